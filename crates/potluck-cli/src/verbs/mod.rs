@@ -1,0 +1,49 @@
+//! The verbs: one file each, with the same shape in each: what can be said, and `run`.
+
+mod demo;
+mod id;
+mod job;
+mod peers;
+mod run;
+mod status;
+mod submit;
+mod worker;
+
+use crate::Context;
+use crate::exit::{Exit, Failure};
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Verb {
+    /// Show a whole grid at work on this machine, a cheat included
+    Demo(demo::Args),
+    /// Lend this machine to the grid, until Ctrl-C
+    Worker(worker::Args),
+    /// Hand a job to the grid and print its id
+    Submit(submit::Args),
+    /// Hand a job to the grid, wait for it and get its results
+    Run(run::Args),
+    /// Look after jobs: list, info, wait, results, units, cancel
+    #[command(subcommand)]
+    Job(job::Verb),
+    /// Show what the node in the data folder is doing
+    Status(status::Args),
+    /// List the peers that the node in the data folder knows
+    Peers(peers::Args),
+    /// Print this node's peer id
+    Id(id::Args),
+}
+
+/// Does it.
+pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Demo(args) => demo::run(&args, context).await,
+        Verb::Worker(args) => worker::run(args, context).await,
+        Verb::Submit(args) => submit::run(&args, context).await,
+        Verb::Run(args) => run::run(&args, context).await,
+        Verb::Job(verb) => job::run(&verb, context).await,
+        Verb::Status(args) => status::run(&args, context).await,
+        Verb::Peers(args) => peers::run(&args, context).await,
+        Verb::Id(args) => id::run(&args, context),
+    }
+}

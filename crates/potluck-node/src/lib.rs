@@ -1,0 +1,41 @@
+//! The body of Potluck: sockets, disk, clock, child processes and the local control interface.
+//!
+//! A node is one loop ([`hub`]) that waits for one thing, tells the peer, and carries out what the
+//! peer wants done. Around it: [`net`] (QUIC), [`store`] (disk), [`fetch`] (getting blobs),
+//! [`slots`] (running units in sandboxes) and [`control`] (the local user). What is decided is
+//! decided in `potluck-peer`; here is no policy.
+
+mod options;
+mod node;
+mod hub;
+mod net;
+mod store;
+mod fetch;
+mod slots;
+mod inputs;
+pub mod control;
+
+pub use control::api;
+pub use node::{Node, StartError, StartErrorKind, control_socket, read_or_create_key};
+pub use options::{Options, default_data_folder};
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Whether a module is one that the grid runs: a WASI preview-1 command within the profile. The
+/// error is one sentence for a person.
+pub fn check_module(wasm: &[u8]) -> Result<(), String> {
+    potluck_sandbox::check(wasm).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// The hidden verb that makes this program a sandbox child, see [`sandbox_main`].
+pub const SANDBOX_VERB: &str = "__sandbox";
+
+/// What a sandbox child does: never returns to the program's other verbs. `args` are those after
+/// [`SANDBOX_VERB`].
+pub fn sandbox_main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    potluck_sandbox::child_main(args)
+}
+
+/// The software and its version, as peers tell each other.
+pub const AGENT: &str = concat!("potluck/", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,255 @@
+//! Starting and stopping a node.
+
+use std::fmt;
+use std::io::ErrorKind::AddrInUse;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use potluck_peer::Peer;
+use potluck_sandbox::{Program, Sandbox};
+use potluck_unit::{JobId, Key, PeerId};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::control::{self, Control};
+use crate::hub::{Hub, Input, JoinState, Parts, clock, replay};
+use crate::net::{BindError, BlobSource, Net};
+use crate::options::{Options, Resolved};
+use crate::slots::{Equipment, Slots};
+use crate::store::{OpenError, Store};
+use crate::{AGENT, SANDBOX_VERB};
+
+/// Things waiting for the loop, from the network and from inside.
+const QUEUE_MAX: usize = 1024;
+/// Changes of jobs that a slow watcher may miss before it is told to look anew.
+const NEWS_MAX: usize = 256;
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    id: PeerId,
+    listen: SocketAddr,
+    inputs: mpsc::Sender<Input>,
+    hub: JoinHandle<()>,
+    control: Control,
+    stop: watch::Receiver<bool>,
+}
+
+/// Why a node did not start. Displays as one sentence for a person. Nothing is left running, and
+/// nothing on disk has changed but for the data folder and key being made.
+#[derive(Debug)]
+pub struct StartError {
+    kind: StartErrorKind,
+    message: String,
+}
+
+/// Why a node did not start, for a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartErrorKind {
+    /// The port or the data folder is in use.
+    InUse,
+    /// The config file or an option is wrong.
+    Config,
+    /// Anything else.
+    Other,
+}
+
+impl StartError {
+    pub(crate) fn new(kind: StartErrorKind, message: impl fmt::Display) -> StartError {
+        StartError { kind, message: message.to_string() }
+    }
+
+    /// Which kind of reason it was.
+    pub fn kind(&self) -> StartErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Node {
+    /// Starts a node: opens its data folder, listens, replays what it kept, and joins others. Needs
+    /// a multi-threaded tokio runtime.
+    pub async fn start(options: Options) -> Result<Node, StartError> {
+        let other = |error: String| StartError::new(StartErrorKind::Other, error);
+        let resolved =
+            options.resolve().map_err(|error| StartError::new(StartErrorKind::Config, error))?;
+        let (store, key) = open(&options.data)?;
+        let (net_sender, net_events) = mpsc::channel(QUEUE_MAX);
+        let blobs: Arc<dyn BlobSource> = Arc::new(store.clone());
+        let net = Net::bind(&key, resolved.listen, net_sender, blobs).map_err(|error| {
+            let in_use = matches!(&error, BindError::Listen(_, cause) if cause.kind() == AddrInUse);
+            let kind = if in_use { StartErrorKind::InUse } else { StartErrorKind::Other };
+            StartError::new(kind, error)
+        })?;
+        let (inputs, input_events) = mpsc::channel(QUEUE_MAX);
+        let (news, _) = broadcast::channel::<JobId>(NEWS_MAX);
+        let (stop_sender, stop) = watch::channel(false);
+        let joins = resolve_joins(&resolved.join).await?;
+        let id = key.id();
+        let mut peer = Peer::new(key, peer_config(&resolved, &net, &joins)?);
+        let now = clock();
+        tokio::task::block_in_place(|| replay(&mut peer, &store, now)).map_err(other)?;
+        let equipment = Equipment {
+            sandbox: sandbox(&options.data)?,
+            store: store.clone(),
+            inputs: inputs.clone(),
+            cheat: options.cheat,
+        };
+        let slots = Slots::start(resolved.slots.max(1), &equipment)
+            .map_err(|error| other(format!("cannot start threads for the slots: {error}")))?;
+        let listen = net.local_address();
+        let parts =
+            Parts { peer, store, net, slots, inputs: inputs.clone(), news: news.clone(), joins };
+        let hub = tokio::spawn(Hub::new(parts, now).run(net_events, input_events));
+        let socket = control_socket(&options.data);
+        let control = control::serve(&socket, inputs.clone(), news, stop_sender, resolved.slots)
+            .map_err(other)?;
+        info!("{} listens on {listen}", id.short());
+        Ok(Node { id, listen, inputs, hub, control, stop })
+    }
+
+    /// Its peer id.
+    pub fn id(&self) -> PeerId {
+        self.id
+    }
+
+    /// Where it listens.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Resolves when somebody asks the node to stop through its control interface.
+    pub async fn stopped(&self) {
+        let mut stop = self.stop.clone();
+        // An error means that the control interface is gone; then nobody will ask any more.
+        if stop.wait_for(|stop| *stop).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Stops: what runs is killed, what is finished is signed and said, neighbours are told.
+    pub async fn stop(self) {
+        // The loop may have ended already.
+        let _ = self.inputs.send(Input::Stop).await;
+        let _ = self.hub.await;
+        self.control.close().await;
+    }
+}
+
+fn open(data: &Path) -> Result<(Store, Key), StartError> {
+    tokio::task::block_in_place(|| Store::open(data)).map_err(|error| {
+        let in_use = matches!(error, OpenError::InUse(..));
+        let kind = if in_use { StartErrorKind::InUse } else { StartErrorKind::Other };
+        StartError::new(kind, error)
+    })
+}
+
+fn sandbox(data: &Path) -> Result<Sandbox, StartError> {
+    let path = std::env::current_exe().map_err(|error| {
+        let message = format!("cannot find this program's own file to start sandboxes: {error}");
+        StartError::new(StartErrorKind::Other, message)
+    })?;
+    let program = Program { path, args: vec![SANDBOX_VERB.into()] };
+    Ok(Sandbox::new(program, data.join("artefacts")))
+}
+
+async fn resolve_joins(written: &[String]) -> Result<Vec<JoinState>, StartError> {
+    let mut joins = Vec::new();
+    for written in written {
+        if written.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+            let message = format!("`{written}` is no address to join: expected HOST:PORT");
+            return Err(StartError::new(StartErrorKind::Config, message));
+        }
+        let (address, error) = match tokio::net::lookup_host(written.as_str()).await {
+            Ok(mut found) => (found.next(), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let error = error.or_else(|| address.is_none().then(|| "no such host".to_owned()));
+        joins.push(JoinState { written: written.clone(), address, error });
+    }
+    Ok(joins)
+}
+
+fn peer_config(
+    resolved: &Resolved,
+    net: &Net,
+    joins: &[JoinState],
+) -> Result<potluck_peer::Config, StartError> {
+    let seed = getrandom::u64().map_err(|error| {
+        let message = format!("the system gives no randomness: {error}");
+        StartError::new(StartErrorKind::Other, message)
+    })?;
+    Ok(potluck_peer::Config {
+        slots: resolved.slots,
+        addresses: own_addresses(net.local_address()),
+        joins: joins.iter().filter_map(|join| join.address).collect(),
+        agent: AGENT.to_owned(),
+        seed,
+        verify: None,
+    })
+}
+
+/// Where others may reach a node that listens on `listen`: that address, or if it is every address,
+/// those of the machine's interfaces, loopback only when there is no other.
+fn own_addresses(listen: SocketAddr) -> Vec<SocketAddr> {
+    if !listen.ip().is_unspecified() {
+        return vec![listen];
+    }
+    let networks = match sysinfo::Networks::new_with_refreshed_list() {
+        Ok(networks) => networks,
+        Err(error) => {
+            warn!("cannot tell this machine's addresses, so others can't dial it: {error}");
+            return Vec::new();
+        }
+    };
+    let mut found: Vec<IpAddr> = (networks.values())
+        .flat_map(|network| network.ip_networks().iter().map(|network| network.addr))
+        .filter(|address| match address {
+            IpAddr::V4(address) => !address.is_link_local(),
+            IpAddr::V6(address) => listen.is_ipv6() && !address.is_unicast_link_local(),
+        })
+        .collect();
+    if found.iter().any(|address| !address.is_loopback()) {
+        found.retain(|address| !address.is_loopback());
+    }
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().map(|address| SocketAddr::new(address, listen.port())).collect()
+}
+
+/// Where a node with this data folder answers the local user.
+pub fn control_socket(data: &Path) -> PathBuf {
+    data.join("control.sock")
+}
+
+/// The key of a data folder, made if there is none yet. The error is a sentence for a person.
+pub fn read_or_create_key(data: &Path) -> anyhow::Result<Key> {
+    crate::store::read_or_create_key(&data.join("key")).map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_on_one_address_says_only_that() {
+        let listen = "127.0.0.1:5".parse().unwrap();
+        assert_eq!(own_addresses(listen), [listen]);
+    }
+
+    #[test]
+    fn a_node_on_every_address_says_none_that_leads_nowhere() {
+        for address in own_addresses("0.0.0.0:5".parse().unwrap()) {
+            assert!(!address.ip().is_unspecified() && address.port() == 5, "{address}");
+        }
+    }
+}

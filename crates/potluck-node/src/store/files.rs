@@ -1,0 +1,194 @@
+//! Blobs in files, `ab/abcdef…` by their id. A file has its name only once all of it is on disk.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use potluck_unit::BlobId;
+
+use super::StoreError;
+use crate::net::Wanted;
+
+/// The folder of blobs.
+#[derive(Debug)]
+pub(crate) struct Files {
+    root: PathBuf,
+    /// The lengths of all files. Changed under `turn`.
+    bytes: AtomicU64,
+    /// Held while a file gets or loses its name, so that it is counted once.
+    turn: Mutex<()>,
+}
+
+impl Files {
+    /// Opens the folder, and clears away what a `kill -9` has left unfinished.
+    pub(crate) fn open(root: PathBuf) -> Result<Files, StoreError> {
+        let unfinished = root.join(UNFINISHED);
+        create_folder(&unfinished).map_err(StoreError::disk("create", &unfinished))?;
+        let unread = StoreError::disk("read", &root);
+        for entry in fs::read_dir(&unfinished).map_err(&unread)? {
+            let path = entry.map_err(&unread)?.path();
+            fs::remove_file(&path).map_err(StoreError::disk("remove", &path))?;
+        }
+        let bytes = count(&root).map_err(unread)?;
+        Ok(Files { root, bytes: AtomicU64::new(bytes), turn: Mutex::default() })
+    }
+
+    pub(crate) fn put(&self, bytes: &[u8]) -> Result<BlobId, StoreError> {
+        let id = BlobId::of(bytes);
+        let path = self.path(&id);
+        let length = bytes.len() as u64;
+        if fs::metadata(&path).is_ok_and(|file| file.len() == length) {
+            return Ok(id);
+        }
+        let mut name = [0; 16];
+        getrandom::fill(&mut name)
+            .map_err(io::Error::other)
+            .map_err(StoreError::disk("write", &path))?;
+        let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        let beside = self.root.join(UNFINISHED).join(name);
+        let put = write(&beside, bytes).and_then(|()| self.name(&beside, &path, length));
+        if put.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        put.map_err(StoreError::disk("write", &path))?;
+        Ok(id)
+    }
+
+    pub(crate) fn read(&self, wanted: &Wanted) -> Option<Vec<u8>> {
+        self.find(wanted).into_iter().find_map(|path| {
+            let bytes = fs::read(&path).ok()?;
+            if wanted.is(&BlobId::of(&bytes)) {
+                return Some(bytes);
+            }
+            tracing::warn!(path = %path.display(), "a damaged blob is removed");
+            if let Err(error) = self.unname(&path) {
+                tracing::warn!(path = %path.display(), %error, "it can't be removed");
+            }
+            None
+        })
+    }
+
+    pub(crate) fn has(&self, wanted: &Wanted) -> bool {
+        self.find(wanted).iter().any(|path| path.is_file())
+    }
+
+    /// Removes every file older than `age` that `keep` does not want. Answers how many.
+    pub(crate) fn sweep(
+        &self,
+        age: Duration,
+        keep: impl Fn(&BlobId) -> bool,
+    ) -> Result<usize, StoreError> {
+        let unread = StoreError::disk("read", &self.root);
+        let mut removed = 0;
+        for folder in fs::read_dir(&self.root).map_err(&unread)? {
+            let folder = folder.map_err(&unread)?.path();
+            if folder.ends_with(UNFINISHED) || !folder.is_dir() {
+                continue;
+            }
+            for file in fs::read_dir(&folder).map_err(&unread)? {
+                let file = file.map_err(&unread)?;
+                let name = file.file_name();
+                let id = name.to_str().and_then(|name| name.parse::<BlobId>().ok());
+                let old = file
+                    .metadata()
+                    .and_then(|about| about.modified())
+                    .is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed >= age));
+                if old && id.is_some_and(|id| !keep(&id)) {
+                    let path = file.path();
+                    let gone = self.unname(&path).map_err(StoreError::disk("remove", &path))?;
+                    removed += usize::from(gone);
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Gives a finished file its name, in its folder, both on disk when this returns.
+    fn name(&self, beside: &Path, path: &Path, length: u64) -> io::Result<()> {
+        let folder = path.parent().unwrap_or(&self.root);
+        if !folder.is_dir() {
+            create_folder(folder)?;
+            sync_folder(&self.root)?;
+        }
+        {
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = fs::metadata(path).map_or(0, |file| file.len());
+            fs::rename(beside, path)?;
+            self.bytes.fetch_add(length, Ordering::Relaxed);
+            self.bytes.fetch_sub(before, Ordering::Relaxed);
+        }
+        sync_folder(folder)
+    }
+
+    /// Removes a file. Whether it was there.
+    fn unname(&self, path: &Path) -> io::Result<bool> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let length = fs::metadata(path).map_or(0, |file| file.len());
+        match fs::remove_file(path) {
+            Ok(()) => {
+                self.bytes.fetch_sub(length, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The files that may be it: for a blob its one name, for a body whatever begins with R.
+    fn find(&self, wanted: &Wanted) -> Vec<PathBuf> {
+        let result = match wanted {
+            Wanted::Blob(id) => return vec![self.path(id)],
+            Wanted::Body(result) => result.to_string(),
+        };
+        let Ok(entries) = fs::read_dir(self.root.join(&result[..2])) else { return Vec::new() };
+        entries
+            .filter_map(Result::ok)
+            .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(result.as_bytes()))
+            .map(|entry| entry.path())
+            .collect()
+    }
+
+    fn path(&self, id: &BlobId) -> PathBuf {
+        let name = id.to_string();
+        self.root.join(&name[..2]).join(name)
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn create_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// The lengths of all files two levels down.
+fn count(root: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for folder in fs::read_dir(root)? {
+        let folder = folder?;
+        if folder.file_type()?.is_dir() {
+            for file in fs::read_dir(folder.path())? {
+                bytes += file?.metadata()?.len();
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// Where files are written. Beside the others, so that a rename stays on one disk.
+const UNFINISHED: &str = "unfinished";

@@ -1,0 +1,274 @@
+//! The database: records in the order they were kept, small bodies and notes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use potluck_unit::{ResultHash, Signed};
+use redb::{
+    Builder, Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    WriteTransaction,
+};
+
+use super::{Change, Note, OpenError, Store, StoreError};
+
+/// The open database.
+#[derive(Debug)]
+pub(crate) struct Records {
+    path: PathBuf,
+    /// Gone after a disk error, which the library does not go on after; opened again by the next
+    /// who asks.
+    database: RwLock<Option<Database>>,
+}
+
+impl Records {
+    pub(crate) fn open(data: &Path) -> Result<Records, OpenError> {
+        let path = data.join("store.redb");
+        let prepare = || -> Result<(Database, u64), redb::Error> {
+            let database = open(&path)?;
+            let format = stamp(&database)?;
+            Ok((database, format))
+        };
+        let (database, format) =
+            prepare().map_err(|error| OpenError::Store(plain(&path, "open", error)))?;
+        if format > FORMAT {
+            return Err(OpenError::Newer(data.to_owned(), format));
+        }
+        Ok(Records { path, database: RwLock::new(Some(database)) })
+    }
+
+    pub(crate) fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        changes.iter().try_for_each(check)?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.with("write", |database| {
+            let mut transaction = database.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            apply(&transaction, changes)?;
+            Ok(transaction.commit()?)
+        })
+    }
+
+    pub(crate) fn records(&self) -> Result<Vec<Arc<[u8]>>, StoreError> {
+        self.with("read", |database| {
+            let table = database.begin_read()?.open_table(RECORDS)?;
+            table.iter()?.map(|entry| Ok(Arc::from(entry?.1.value()))).collect()
+        })
+    }
+
+    pub(crate) fn notes(&self) -> Result<Vec<Note>, StoreError> {
+        self.with("read", |database| {
+            let table = database.begin_read()?.open_table(NOTES)?;
+            let entries = table.iter()?.map(|entry| {
+                let (key, value) = entry?;
+                Ok((key.value().to_vec(), value.value().to_vec()))
+            });
+            entries.collect()
+        })
+    }
+
+    /// R of every body, by rising R.
+    pub(crate) fn results(&self) -> Result<Vec<ResultHash>, StoreError> {
+        self.with("read", |database| {
+            let table = database.begin_read()?.open_table(BODIES)?;
+            table.iter()?.map(|entry| Ok(ResultHash(entry?.0.value()))).collect()
+        })
+    }
+
+    /// The body with this R, if there is one. A database that can't be read has none.
+    pub(crate) fn body(&self, result: &ResultHash) -> Option<Vec<u8>> {
+        let read = self.with("read", |database| {
+            let table = database.begin_read()?.open_table(BODIES)?;
+            Ok(table.get(result.0)?.map(|bytes| bytes.value().to_vec()))
+        });
+        read.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a body can't be read");
+            None
+        })
+    }
+
+    /// The length of the database file.
+    pub(crate) fn bytes(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |file| file.len())
+    }
+
+    /// Does something with the database, opening it again if a disk error has closed it.
+    fn with<T>(
+        &self,
+        verb: &'static str,
+        act: impl Fn(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let done = {
+            let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            open.as_ref().map(&act)
+        };
+        let done = match done {
+            Some(done) => done,
+            None => self.reopen().and_then(|()| {
+                let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+                open.as_ref().map_or(Err(redb::Error::PreviousIo), &act)
+            }),
+        };
+        done.map_err(|error| {
+            if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
+                *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            plain(&self.path, verb, error)
+        })
+    }
+
+    fn reopen(&self) -> Result<(), redb::Error> {
+        let mut closed = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if closed.is_none() {
+            *closed = Some(open(&self.path)?);
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> Result<Database, redb::Error> {
+    Ok(Builder::new().set_cache_size(CACHE_BYTES).create(path)?)
+}
+
+/// Reads the format of the database, or makes an empty one this version's.
+fn stamp(database: &Database) -> Result<u64, redb::Error> {
+    let transaction = database.begin_write()?;
+    let format = {
+        let mut facts = transaction.open_table(FACTS)?;
+        let format = facts.get("format")?.map(|format| format.value());
+        match format {
+            Some(format) => format,
+            None => {
+                facts.insert("format", FORMAT)?;
+                FORMAT
+            }
+        }
+    };
+    if format == FORMAT {
+        // So that reading never meets a table that is not there.
+        transaction.open_table(RECORDS)?;
+        transaction.open_table(PLACES)?;
+        transaction.open_table(BODIES)?;
+        transaction.open_table(NOTES)?;
+        transaction.commit()?;
+    } else {
+        transaction.abort()?;
+    }
+    Ok(format)
+}
+
+fn check(change: &Change) -> Result<(), StoreError> {
+    let (what, bytes, bytes_max) = match change {
+        Change::Keep { bytes, .. } => ("a record", bytes.len(), Signed::BYTES_MAX),
+        Change::Body { bytes, .. } => ("a body", bytes.len(), Store::BODY_BYTES_MAX),
+        Change::Note { key, .. } if key.len() > Store::NOTE_KEY_BYTES_MAX => {
+            ("the name of a note", key.len(), Store::NOTE_KEY_BYTES_MAX)
+        }
+        Change::Note { value, .. } => ("a note", value.len(), Store::NOTE_BYTES_MAX),
+        Change::Forget { .. } | Change::ForgetBody { .. } => return Ok(()),
+    };
+    if bytes > bytes_max {
+        return Err(StoreError::TooLong { what, bytes, bytes_max });
+    }
+    Ok(())
+}
+
+fn apply(transaction: &WriteTransaction, changes: &[Change]) -> Result<(), redb::Error> {
+    let mut records = transaction.open_table(RECORDS)?;
+    let mut places = transaction.open_table(PLACES)?;
+    let mut bodies = transaction.open_table(BODIES)?;
+    let mut notes = transaction.open_table(NOTES)?;
+    let mut next = records.last()?.map_or(0, |(place, _)| place.value() + 1);
+    for change in changes {
+        match change {
+            Change::Keep { id, bytes } => {
+                if places.get(id.0)?.is_none() {
+                    places.insert(id.0, next)?;
+                    records.insert(next, bytes.as_ref())?;
+                    next += 1;
+                }
+            }
+            Change::Forget { id } => {
+                let place = places.remove(id.0)?.map(|place| place.value());
+                if let Some(place) = place {
+                    records.remove(place)?;
+                }
+            }
+            Change::Body { result, bytes } => {
+                bodies.insert(result.0, bytes.as_slice())?;
+            }
+            Change::ForgetBody { result } => {
+                bodies.remove(result.0)?;
+            }
+            Change::Note { key, value } if value.is_empty() => {
+                notes.remove(key.as_slice())?;
+            }
+            Change::Note { key, value } => {
+                notes.insert(key.as_slice(), value.as_slice())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn plain(path: &Path, verb: &'static str, error: redb::Error) -> StoreError {
+    if let redb::Error::Io(error) = error {
+        return StoreError::disk(verb, path)(error);
+    }
+    if matches!(error, redb::Error::PreviousIo) {
+        return StoreError::disk(verb, path)(io::Error::other("the disk has failed before"));
+    }
+    // Whatever else it is, there is nothing to branch on: a person has to look.
+    StoreError::Database(path.to_owned(), error.to_string())
+}
+
+/// The layout of the tables below. A change that older versions can't read gets another number.
+const FORMAT: u64 = 1;
+
+/// What the library may keep in memory. Records are read once, at start; bodies now and then.
+const CACHE_BYTES: usize = 16 << 20;
+
+const FACTS: TableDefinition<&str, u64> = TableDefinition::new("facts");
+/// Records by the order in which they were kept.
+const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
+/// Where in that order a record is.
+const PLACES: TableDefinition<[u8; 32], u64> = TableDefinition::new("places");
+const BODIES: TableDefinition<[u8; 16], &[u8]> = TableDefinition::new("bodies");
+const NOTES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("notes");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_a_newer_version_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Records::open(folder.path()).unwrap());
+        let path = folder.path().join("store.redb");
+        let database = open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(FACTS).unwrap().insert("format", FORMAT + 1).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        for _ in 0..2 {
+            let error = Records::open(folder.path()).unwrap_err().to_string();
+            assert!(error.contains("newer potluck (format 2)"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_database_is_opened_again_after_a_disk_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(folder.path()).unwrap();
+        let note = Change::Note { key: b"a".to_vec(), value: b"b".to_vec() };
+        records.commit(std::slice::from_ref(&note)).unwrap();
+        let failed = records.with("write", |_| -> Result<(), _> {
+            Err(redb::Error::Io(io::Error::from_raw_os_error(libc::ENOSPC)))
+        });
+        assert!(failed.unwrap_err().to_string().ends_with("no space left on device"));
+        assert!(records.database.read().unwrap().is_none());
+        assert_eq!(records.notes().unwrap().len(), 1);
+        records.commit(&[note]).unwrap();
+    }
+}

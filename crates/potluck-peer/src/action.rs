@@ -1,0 +1,171 @@
+//! What a peer wants done.
+
+use std::net::SocketAddr;
+
+use potluck_unit::{BlobId, JobId, Message, PeerId, ResultHash, Signed, Time};
+
+use crate::standing::Conviction;
+
+/// One thing to do. Actions are carried out in order, with one exception that is a promise: every
+/// [`Action::Keep`] of a turn is on disk before any [`Action::Say`] of that turn leaves.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Tell a neighbour. May be dropped when the neighbour is slow; gossip repairs itself.
+    Say {
+        /// Whom.
+        to: PeerId,
+        /// What.
+        message: Message,
+    },
+    /// Connect to an address.
+    Dial {
+        /// Where to.
+        address: SocketAddr,
+        /// Who must answer there, if that is known.
+        expect: Option<PeerId>,
+    },
+    /// Disconnect a neighbour.
+    HangUp {
+        /// Whom.
+        peer: PeerId,
+    },
+    /// Write a record to disk.
+    Keep(Signed),
+    /// Drop a record from disk.
+    Forget(Signed),
+    /// Write a conviction to disk.
+    Note(Conviction),
+    /// Drop what is on disk for a job: its blobs and the bodies of its outcomes.
+    Clear(JobId),
+    /// Get something onto the disk, from here if it is there already. Ends in one
+    /// [`crate::Event::Fetched`].
+    Fetch {
+        /// What.
+        need: Need,
+        /// Whom to ask, best first.
+        from: Vec<Source>,
+    },
+    /// Run these units, in order, after what the slot was given before.
+    Run {
+        /// The slot.
+        slot: u16,
+        /// The job.
+        job: JobId,
+        /// Rows of the job, at least one.
+        units: Vec<u32>,
+    },
+    /// Kill what runs on a slot and drop what waits there. Ends in one [`crate::Event::Ran`] with
+    /// `done` for each assignment.
+    Stop {
+        /// The slot.
+        slot: u16,
+    },
+    /// Something the local user may want to know.
+    Tell(News),
+    /// Ring the one alarm at this time; replaces the time before.
+    WakeAt(Time),
+}
+
+/// What can be fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// The module of a job.
+    Module {
+        /// The job.
+        job: JobId,
+        /// The blob.
+        blob: BlobId,
+        /// Its size in bytes.
+        bytes: u32,
+    },
+    /// The whole input table of a job.
+    Inputs {
+        /// The job.
+        job: JobId,
+        /// The index blob.
+        blob: BlobId,
+        /// The index blob's size in bytes.
+        bytes: u32,
+    },
+    /// The body of an accepted outcome.
+    Body {
+        /// The job.
+        job: JobId,
+        /// The unit.
+        index: u32,
+        /// R.
+        result: ResultHash,
+    },
+}
+
+/// Somebody to fetch from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Who.
+    pub peer: PeerId,
+    /// Where, if it is not a neighbour.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// News for the local user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// A job is new here, or its progress changed.
+    Job(JobId),
+    /// A unit's result is accepted.
+    Accepted {
+        /// The job.
+        job: JobId,
+        /// The unit.
+        index: u32,
+        /// R.
+        result: ResultHash,
+    },
+    /// A unit whose result was accepted is open again: who it relied on was convicted.
+    Reopened {
+        /// The job.
+        job: JobId,
+        /// The unit.
+        index: u32,
+    },
+    /// A peer is proven to have lied.
+    Convicted(Conviction),
+    /// Another peer holds a job with its module and inputs on disk.
+    Keeping {
+        /// The job.
+        job: JobId,
+        /// Who.
+        peer: PeerId,
+    },
+}
+
+/// The actions of one turn.
+#[derive(Debug, Default)]
+pub struct Actions(Vec<Action>);
+
+impl Actions {
+    /// No actions.
+    pub fn new() -> Actions {
+        Actions::default()
+    }
+
+    /// Adds one.
+    pub(crate) fn push(&mut self, action: Action) {
+        self.0.push(action);
+    }
+
+    /// Says `message` to `to`.
+    pub(crate) fn say(&mut self, to: PeerId, message: Message) {
+        self.push(Action::Say { to, message });
+    }
+
+    /// Tells the local user.
+    pub(crate) fn tell(&mut self, news: News) {
+        self.push(Action::Tell(news));
+    }
+
+    /// Takes all of them, leaving none.
+    pub fn drain(&mut self) -> std::vec::Drain<'_, Action> {
+        self.0.drain(..)
+    }
+}

@@ -1,0 +1,495 @@
+//! The board: every job known here, with the set of records about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use potluck_unit::{
+    Claim, Job, JobId, PeerId, Receipt, ReceiptBatch, Record, RecordId, ResultHash, Signed,
+    Statement, Time, Topic, UnitId,
+};
+
+use crate::Peer;
+use crate::action::{Action, Actions, Need, News};
+use crate::schedule::{Plan, Seats};
+use crate::standing::Conviction;
+use crate::tally::{Counted, Own, Tally, Verdict};
+
+/// Jobs held at once.
+pub(crate) const JOBS_MAX: usize = 1024;
+/// Open jobs of one submitter.
+pub(crate) const JOBS_PER_SUBMITTER_MAX: usize = 64;
+/// How far a submitter's clock may be ahead.
+const SKEW_MAX_MS: u64 = 10 * 60 * 1000;
+/// Peers remembered to hold a job.
+const KEEPERS_MAX: usize = 64;
+/// Records of receipts held for one job: a batch a unit and copy would be the worst honest case.
+const RECEIPTS_MAX: usize = 1 << 20;
+/// Receipts of one peer on one job, for each of its units: one that counts, and as many again for
+/// what a crash made it say twice. Beyond that it is a flood.
+const RECEIPTS_PER_UNIT_MAX: u64 = 2;
+
+/// Whether something is on this peer's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// No, and nobody is getting it; not to be asked for again before this time.
+    No(Time),
+    /// It is being fetched.
+    Asked,
+    /// Yes.
+    Yes,
+}
+
+/// One job with all that is known of it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) record: Signed,
+    pub(crate) tally: Tally,
+    pub(crate) receipts: BTreeSet<RecordId>,
+    pub(crate) seats: Seats,
+    pub(crate) plan: Plan,
+    pub(crate) module: Held,
+    pub(crate) inputs: Held,
+    pub(crate) disputed: BTreeSet<u32>,
+    pub(crate) keepers: BTreeSet<PeerId>,
+    pub(crate) collect: bool,
+    pub(crate) closed: bool,
+    /// Accepted units whose bodies are wanted here and not on their way.
+    pub(crate) to_fetch: BTreeSet<u32>,
+    pub(crate) fetching: BTreeSet<u32>,
+    /// Units whose bodies were not found, with how often, and when to ask again.
+    pub(crate) missed: BTreeMap<u32, (u32, Time)>,
+    /// Receipts taken from each peer, whether new or not.
+    taken: BTreeMap<PeerId, u64>,
+    changed: bool,
+}
+
+/// Every job known here.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    jobs: BTreeMap<JobId, Entry>,
+    records: BTreeMap<RecordId, Signed>,
+    /// Jobs and closings.
+    ids: BTreeSet<RecordId>,
+    changed: BTreeSet<JobId>,
+}
+
+impl Entry {
+    pub(crate) fn job(&self) -> &Job {
+        match self.record.record() {
+            Record::Job(job) => job,
+            Record::Claim(_) | Record::Receipts(_) | Record::Close(_) | Record::Contact(_) => {
+                unreachable!("an entry is made of a job record only")
+            }
+        }
+    }
+
+    pub(crate) fn submitter(&self) -> PeerId {
+        self.record.signer()
+    }
+
+    /// Whether module and inputs are here.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.module == Held::Yes && self.inputs == Held::Yes
+    }
+
+    /// Units whose bodies nobody seems to have any more.
+    pub(crate) fn lost_bodies(&self) -> impl Iterator<Item = &u32> {
+        let lost = |(_, (times, _)): &(&u32, &(u32, Time))| *times >= crate::fetch::LOST_AFTER;
+        self.missed.iter().filter(lost).map(|(index, _)| index)
+    }
+
+    /// Puts what is due to be asked for again among what is to be fetched.
+    pub(crate) fn retry_missed(&mut self, now: Time) {
+        let due = self.missed.iter().filter(|(_, (_, retry_at))| *retry_at <= now);
+        let tally = &self.tally;
+        self.to_fetch
+            .extend(due.map(|(index, _)| *index).filter(|index| !tally.is_fetched(*index)));
+        self.missed.retain(|index, _| !tally.is_fetched(*index));
+    }
+
+    /// Whether every unit is accepted or unrunnable.
+    pub(crate) fn is_settled(&self) -> bool {
+        let counts = self.tally.counts();
+        counts.accepted + counts.unrunnable == self.tally.units()
+    }
+}
+
+impl Board {
+    pub(crate) fn get(&self, job: &JobId) -> Option<&Entry> {
+        self.jobs.get(job)
+    }
+
+    pub(crate) fn get_mut(&mut self, job: &JobId) -> Option<&mut Entry> {
+        self.jobs.get_mut(job)
+    }
+
+    /// Every job, by id.
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = (&JobId, &Entry)> {
+        self.jobs.iter()
+    }
+
+    pub(crate) fn job_ids(&self) -> Vec<JobId> {
+        self.jobs.keys().copied().collect()
+    }
+
+    /// Whether a record is in one of the sets.
+    pub(crate) fn has(&self, id: &RecordId) -> bool {
+        self.records.contains_key(id)
+    }
+
+    pub(crate) fn record(&self, id: &RecordId) -> Option<&Signed> {
+        self.records.get(id)
+    }
+
+    /// The ids in a set, if the set is known here.
+    pub(crate) fn ids(&self, topic: &Topic) -> Option<&BTreeSet<RecordId>> {
+        match topic {
+            Topic::Board => Some(&self.ids),
+            Topic::Job(job) => self.jobs.get(job).map(|entry| &entry.receipts),
+        }
+    }
+
+    /// Whether all receipts of a batch are about units that its job has. Nobody passes on others.
+    pub(crate) fn is_within(&self, batch: &ReceiptBatch) -> bool {
+        let units = self.jobs.get(&batch.job).map_or(0, |entry| entry.tally.units());
+        batch.receipts.last().is_some_and(|receipt| receipt.index < units)
+    }
+
+    /// Whether any job still has something to be done or fetched.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.jobs.values().any(|entry| {
+            let wanting = !entry.to_fetch.is_empty() || !entry.missed.is_empty();
+            !entry.closed && (!entry.is_settled() || wanting)
+        })
+    }
+
+    pub(crate) fn note_changed(&mut self, job: JobId) {
+        if let Some(entry) = self.jobs.get_mut(&job)
+            && !std::mem::replace(&mut entry.changed, true)
+        {
+            self.changed.insert(job);
+        }
+    }
+
+    /// Takes the jobs that changed since the last call.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<JobId> {
+        let changed = std::mem::take(&mut self.changed);
+        for job in &changed {
+            if let Some(entry) = self.jobs.get_mut(job) {
+                entry.changed = false;
+            }
+        }
+        changed
+    }
+}
+
+impl Peer {
+    /// A job arrived. True if it is new and within bounds.
+    pub(crate) fn on_job(
+        &mut self,
+        now: Time,
+        record: &Signed,
+        held: Held,
+        actions: &mut Actions,
+    ) -> bool {
+        let (Record::Job(job), Some(id)) = (record.record(), record.job_id()) else { return false };
+        let submitter = record.signer();
+        let own = submitter == self.me;
+        if self.board.jobs.contains_key(&id) {
+            return false;
+        }
+        let open = self.board.jobs.values().filter(|entry| !entry.closed && !entry.is_settled());
+        let theirs = open.filter(|entry| entry.submitter() == submitter).count();
+        let refused = job.expires <= now
+            || job.created > now.plus_ms(SKEW_MAX_MS)
+            || self.board.jobs.len() >= JOBS_MAX
+            || (theirs >= JOBS_PER_SUBMITTER_MAX && !own);
+        // What was kept was within bounds when it came. If it has expired since, it will go the way
+        // of all expired jobs, and its records leave the disk with it.
+        if refused && self.awake {
+            self.gossip.refuse(now, record.id());
+            return false;
+        }
+        let entry = Entry {
+            record: record.clone(),
+            tally: Tally::new(job.units, job.copies),
+            receipts: BTreeSet::new(),
+            seats: Seats::default(),
+            plan: Plan::new(&id, &self.me, job),
+            module: held,
+            inputs: held,
+            disputed: BTreeSet::new(),
+            keepers: BTreeSet::new(),
+            collect: own,
+            closed: false,
+            to_fetch: BTreeSet::new(),
+            fetching: BTreeSet::new(),
+            missed: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            changed: false,
+        };
+        self.board.jobs.insert(id, entry);
+        self.board.records.insert(record.id(), record.clone());
+        self.board.ids.insert(record.id());
+        self.board.note_changed(id);
+        actions.push(Action::Keep(record.clone()));
+        self.plan_due = true;
+        true
+    }
+
+    /// A closing arrived. True if it is new and the submitter's own.
+    pub(crate) fn on_close(&mut self, record: &Signed, actions: &mut Actions) -> bool {
+        let Record::Close(close) = record.record() else { return false };
+        let Some(entry) = self.board.jobs.get_mut(&close.job) else { return false };
+        if entry.closed || entry.submitter() != record.signer() {
+            return false;
+        }
+        entry.closed = true;
+        self.board.records.insert(record.id(), record.clone());
+        self.board.ids.insert(record.id());
+        self.board.note_changed(close.job);
+        actions.push(Action::Keep(record.clone()));
+        true
+    }
+
+    /// A claim arrived. True if it is worth passing on.
+    pub(crate) fn on_claim(&mut self, now: Time, peer: PeerId, claim: &Claim) -> bool {
+        let Some(entry) = self.board.jobs.get_mut(&claim.job) else { return false };
+        if entry.closed || self.standing.is_liar(&peer) {
+            return false;
+        }
+        let chunks = entry.job().chunks();
+        let fresh = entry.seats.on_claim(now, peer, claim, chunks);
+        if claim.lease_ms == 0 {
+            entry.plan.look_again();
+        }
+        self.plan_due |= fresh;
+        fresh
+    }
+
+    /// Receipts arrived, or were signed here. True if they were taken.
+    pub(crate) fn on_receipts(
+        &mut self,
+        now: Time,
+        record: &Signed,
+        actions: &mut Actions,
+    ) -> bool {
+        let Record::Receipts(batch) = record.record() else { return false };
+        let Some(entry) = self.board.jobs.get_mut(&batch.job) else { return false };
+        let peer = record.signer();
+        let taken = entry.taken.get(&peer).copied().unwrap_or(0) + batch.receipts.len() as u64;
+        let taken_max = RECEIPTS_PER_UNIT_MAX * u64::from(entry.tally.units()) + RECEIPTS_EXTRA;
+        if entry.receipts.len() >= RECEIPTS_MAX || taken > taken_max {
+            self.gossip.refuse(now, record.id());
+            return false;
+        }
+        // Kept even if it says nothing new: sets that depended on the order of arrival would differ
+        // from neighbour to neighbour, and be compared and given again for ever.
+        entry.taken.insert(peer, taken);
+        let (mut lies, mut chunk) = (Vec::new(), None);
+        for receipt in &batch.receipts {
+            match count(entry, &peer, receipt, record.id()) {
+                Counted::New | Counted::Known | Counted::Refused => {}
+                Counted::Contradiction(found) => lies.push((receipt.index, found)),
+            }
+            let its_chunk = receipt.index / entry.job().chunk_units();
+            if chunk.replace(its_chunk) != Some(its_chunk) {
+                entry.seats.on_word(now, its_chunk, &peer);
+            }
+        }
+        entry.receipts.insert(record.id());
+        self.board.records.insert(record.id(), record.clone());
+        actions.push(Action::Keep(record.clone()));
+        if peer == self.me {
+            mark_own(self.board.jobs.get_mut(&batch.job), batch);
+        }
+        for (index, found) in lies {
+            self.convict(&batch.job, index, &peer, found, actions);
+        }
+        for receipt in &batch.receipts {
+            self.check_against_own(&batch.job, receipt.index, actions);
+            self.judge(&batch.job, receipt.index, actions);
+        }
+        self.note_bodies(batch);
+        self.fetch_bodies(&batch.job, actions);
+        true
+    }
+
+    fn note_bodies(&mut self, batch: &ReceiptBatch) {
+        let Some(entry) = self.board.jobs.get_mut(&batch.job) else { return };
+        let results = batch.bodies.iter().map(|body| potluck_unit::BlobId::of(body).result_hash());
+        let carried: BTreeSet<ResultHash> = results.collect();
+        for receipt in &batch.receipts {
+            if let Statement::Outcome { result, .. } = receipt.statement
+                && carried.contains(&result)
+            {
+                entry.tally.note_body(receipt.index, result);
+            }
+        }
+    }
+
+    /// Holds what others say of a unit against what this peer found when it ran it: a different
+    /// result is a lie, and so is a digest that only somebody who did not run it would give.
+    pub(crate) fn check_against_own(&mut self, id: &JobId, index: u32, actions: &mut Actions) {
+        let Some(entry) = self.board.jobs.get(id) else { return };
+        let Some(own) = entry.tally.own(index) else { return };
+        let unit = UnitId::of(id, index);
+        let is_lie = |peer: &PeerId, vote: &crate::tally::Vote| {
+            let digest = own.witness.map(|witness| witness.work_digest(peer, &unit));
+            vote.result != own.result || digest.is_some_and(|digest| digest != vote.digest)
+        };
+        let liars: Vec<PeerId> = (entry.tally.votes(index))
+            .filter(|(peer, vote)| *peer != self.me && is_lie(peer, vote))
+            .map(|(peer, _)| peer)
+            .collect();
+        for liar in liars {
+            self.convict(id, index, &liar, own.result, actions);
+        }
+    }
+
+    fn convict(
+        &mut self,
+        job: &JobId,
+        index: u32,
+        peer: &PeerId,
+        found: ResultHash,
+        actions: &mut Actions,
+    ) {
+        let Some(entry) = self.board.jobs.get(job) else { return };
+        let Some((_, vote)) = entry.tally.votes(index).find(|(other, _)| other == peer) else {
+            return;
+        };
+        let conviction = Conviction {
+            peer: *peer,
+            job: *job,
+            index,
+            said: vote.result,
+            found,
+            record: vote.record,
+        };
+        if !self.standing.convict(conviction.clone()) {
+            return;
+        }
+        actions.push(Action::Note(conviction.clone()));
+        actions.tell(News::Convicted(conviction));
+        self.judge_all(actions);
+    }
+
+    /// Judges every unit anew, after whom to believe or how many could run them has changed.
+    pub(crate) fn judge_all(&mut self, actions: &mut Actions) {
+        for id in self.board.job_ids() {
+            let units = self.board.jobs.get(&id).map_or(0, |entry| entry.tally.units());
+            for index in 0..units {
+                self.judge(&id, index, actions);
+            }
+            self.fetch_bodies(&id, actions);
+        }
+        self.plan_due = true;
+    }
+
+    /// Judges a unit and does what follows from a new verdict.
+    fn judge(&mut self, id: &JobId, index: u32, actions: &mut Actions) {
+        let Some(entry) = self.board.jobs.get_mut(id) else { return };
+        let Some((before, after)) = entry.tally.judge(index, &self.standing, self.workers) else {
+            return;
+        };
+        match after {
+            Verdict::Disputed => {
+                entry.disputed.insert(index);
+            }
+            Verdict::Open | Verdict::Partial(_) | Verdict::Accepted(_) | Verdict::Unrunnable(_) => {
+                entry.disputed.remove(&index);
+            }
+        }
+        if let Verdict::Accepted(result) = after {
+            actions.tell(News::Accepted { job: *id, index, result });
+            if !entry.tally.is_fetched(index) && entry.collect {
+                entry.to_fetch.insert(index);
+            }
+        } else if matches!(before, Verdict::Accepted(_)) {
+            actions.tell(News::Reopened { job: *id, index });
+        }
+        // From open to partial, what was still to be done is still to be done.
+        let undone = matches!(after, Verdict::Open | Verdict::Partial(_));
+        if undone && !matches!(before, Verdict::Open | Verdict::Partial(_)) {
+            entry.plan.reopen(index, &self.me);
+        }
+        self.plan_due = true;
+        self.board.note_changed(*id);
+    }
+
+    /// Notes that a neighbour holds a job.
+    pub(crate) fn on_keeping(&mut self, from: PeerId, job: JobId, actions: &mut Actions) {
+        if let Some(entry) = self.board.jobs.get_mut(&job)
+            && entry.keepers.len() < KEEPERS_MAX
+            && entry.keepers.insert(from)
+        {
+            actions.tell(News::Keeping { job, peer: from });
+            self.board.note_changed(job);
+        }
+    }
+
+    /// Forgets jobs that have expired.
+    pub(crate) fn expire(&mut self, now: Time, actions: &mut Actions) {
+        let expired: Vec<JobId> = (self.board.jobs.iter())
+            .filter(|(_, entry)| entry.job().expires <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in expired {
+            let Some(entry) = self.board.jobs.remove(&id) else { continue };
+            let is_about = |record: &Signed| match record.record() {
+                Record::Close(close) => close.job == id,
+                Record::Job(_) => record.id() == entry.record.id(),
+                Record::Receipts(_) => entry.receipts.contains(&record.id()),
+                Record::Claim(_) | Record::Contact(_) => false,
+            };
+            let gone = self.board.records.extract_if(.., |_, record| is_about(record));
+            for (record_id, record) in gone {
+                self.board.ids.remove(&record_id);
+                actions.push(Action::Forget(record));
+            }
+            actions.push(Action::Clear(id));
+            actions.tell(News::Job(id));
+        }
+    }
+}
+
+fn count(entry: &mut Entry, peer: &PeerId, receipt: &Receipt, record: RecordId) -> Counted {
+    match receipt.statement {
+        Statement::Outcome { result, digest } => {
+            entry.tally.count(peer, receipt.index, result, digest, record)
+        }
+        Statement::NoResult(why) => {
+            // Who gave up leaves its seat without having voted.
+            entry.plan.look_again();
+            entry.tally.count_no_result(peer, receipt.index, why)
+        }
+    }
+}
+
+/// What this peer signed it has run: known at once when it signs, and again after a restart.
+fn mark_own(entry: Option<&mut Entry>, batch: &ReceiptBatch) {
+    let Some(entry) = entry else { return };
+    for receipt in &batch.receipts {
+        entry.tally.note_ran(receipt.index, true);
+        if let Statement::Outcome { result, .. } = receipt.statement
+            && entry.tally.own(receipt.index).is_none()
+        {
+            entry.tally.note_own(receipt.index, Own { result, witness: None });
+        }
+    }
+}
+
+impl Need {
+    /// The job that this is about.
+    pub fn job(&self) -> JobId {
+        match self {
+            Need::Module { job, .. } | Need::Inputs { job, .. } | Need::Body { job, .. } => *job,
+        }
+    }
+}
+
+/// What a peer may say beyond that on a job of few units.
+const RECEIPTS_EXTRA: u64 = 64;
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,238 @@
+//! What the board takes, refuses and forgets.
+
+use potluck_unit::{BlobId, Close, Key, Limits, NoResult, ResultHash, WorkDigest};
+
+use super::*;
+use crate::Config;
+use crate::action::Need;
+use crate::event::Event;
+use crate::fetch::{FETCH_RETRY_MS, FETCHES_MAX, LOST_AFTER};
+
+pub(crate) const NOW: Time = Time(1_700_000_000_000);
+
+fn key(n: u8) -> Key {
+    Key::of_secret(&[n; 32])
+}
+
+/// A job of submitter `n`.
+pub(crate) fn job(n: u8, units: u32, copies: u8) -> Signed {
+    job_with(n, u64::from(units), units, copies)
+}
+
+fn job_with(n: u8, nonce: u64, units: u32, copies: u8) -> Signed {
+    let job = Job {
+        created: NOW,
+        expires: NOW.plus_ms(3_600_000),
+        nonce,
+        module: BlobId([1; 32]),
+        module_bytes: 1,
+        inputs: BlobId([2; 32]),
+        inputs_bytes: 1,
+        units,
+        limits: Limits::DEFAULT,
+        copies,
+        label: String::new(),
+        extras: vec![],
+    };
+    Signed::sign(&key(n), Record::Job(job))
+}
+
+/// A peer with this key's number, one slot and no neighbours, awake.
+pub(crate) fn worker(n: u8) -> Peer {
+    let mut peer = asleep(n);
+    handle(&mut peer, NOW, Event::Woke);
+    peer
+}
+
+fn asleep(n: u8) -> Peer {
+    let config = Config {
+        slots: 1,
+        addresses: vec![],
+        joins: vec![],
+        agent: String::new(),
+        seed: 1,
+        verify: None,
+    };
+    Peer::new(key(n), config)
+}
+
+pub(crate) fn handle(peer: &mut Peer, now: Time, event: Event) -> Vec<Action> {
+    let mut actions = Actions::new();
+    peer.handle(now, event, &mut actions);
+    actions.drain().collect()
+}
+
+/// Module and inputs of a job arrive.
+pub(crate) fn fetched(peer: &mut Peer, now: Time, job: JobId) -> Vec<Action> {
+    let module = Need::Module { job, blob: BlobId([1; 32]), bytes: 1 };
+    let inputs = Need::Inputs { job, blob: BlobId([2; 32]), bytes: 1 };
+    let mut actions = handle(peer, now, Event::Fetched { need: module, found: true });
+    actions.extend(handle(peer, now, Event::Fetched { need: inputs, found: true }));
+    actions
+}
+
+fn receipt(job: JobId, n: u8, index: u32, said: u8) -> Signed {
+    let (result, digest) = (ResultHash([said; 16]), WorkDigest([n; 16]));
+    let receipts = vec![Receipt { index, statement: Statement::Outcome { result, digest } }];
+    Signed::sign(&key(n), ReceiptBatch { job, receipts, bodies: vec![] }.into())
+}
+
+fn hear(peer: &mut Peer, now: Time, record: &Signed) -> Vec<Action> {
+    let message = potluck_unit::Message::Records(vec![record.bytes().clone()]);
+    handle(peer, now, Event::Heard { from: key(99).id(), message })
+}
+
+#[test]
+fn one_job_too_many_is_refused_and_the_submitters_own_never() {
+    let (mut other, mut own) = (worker(2), worker(1));
+    for nonce in 0..=JOBS_PER_SUBMITTER_MAX as u64 {
+        let record = job_with(1, nonce, 1, 1);
+        hear(&mut other, NOW, &record);
+        handle(&mut own, NOW, Event::Submitted { record });
+    }
+    assert_eq!(other.jobs().len(), JOBS_PER_SUBMITTER_MAX);
+    assert_eq!(own.jobs().len(), JOBS_PER_SUBMITTER_MAX + 1);
+}
+
+#[test]
+fn a_full_board_takes_nothing_more() {
+    let mut peer = worker(2);
+    for n in 0..=JOBS_MAX {
+        let submitter = 10 + (n / JOBS_PER_SUBMITTER_MAX) as u8;
+        hear(&mut peer, NOW, &job_with(submitter, n as u64, 1, 1));
+    }
+    assert_eq!(peer.jobs().len(), JOBS_MAX);
+}
+
+/// Otherwise a submitter could have no more than so many jobs in a month.
+#[test]
+fn settled_jobs_of_a_submitter_do_not_count() {
+    let mut peer = worker(2);
+    for nonce in 0..=JOBS_PER_SUBMITTER_MAX as u64 {
+        let record = job_with(1, nonce, 1, 1);
+        hear(&mut peer, NOW, &record);
+        hear(&mut peer, NOW, &receipt(record.job_id().unwrap(), 5, 0, 7));
+    }
+    assert_eq!(peer.jobs().len(), JOBS_PER_SUBMITTER_MAX + 1);
+}
+
+#[test]
+fn expired_jobs_and_jobs_of_the_future_are_refused() {
+    let mut peer = worker(2);
+    hear(&mut peer, NOW.plus_ms(3_600_000), &job(1, 1, 1));
+    assert!(peer.jobs().is_empty());
+    let mut peer = worker(2);
+    hear(&mut peer, Time(NOW.0 - SKEW_MAX_MS - 1), &job(1, 1, 1));
+    assert!(peer.jobs().is_empty());
+}
+
+#[test]
+fn a_job_that_expired_while_the_peer_was_away_leaves_the_disk() {
+    let (mut peer, record) = (asleep(2), job(1, 1, 1));
+    let later = NOW.plus_ms(3_600_001);
+    let word = receipt(record.job_id().unwrap(), 5, 0, 7);
+    handle(&mut peer, later, Event::Kept { record });
+    handle(&mut peer, later, Event::Kept { record: word });
+    let actions = handle(&mut peer, later, Event::Woke);
+    let forgotten = actions.iter().filter(|action| matches!(action, Action::Forget(_))).count();
+    assert_eq!(forgotten, 2);
+    assert!(actions.iter().any(|action| matches!(action, Action::Clear(_))));
+}
+
+#[test]
+fn one_keeper_too_many_is_not_remembered() {
+    let (mut peer, record) = (worker(2), job(1, 1, 1));
+    let id = record.job_id().unwrap();
+    hear(&mut peer, NOW, &record);
+    for n in 0..=KEEPERS_MAX {
+        let message = potluck_unit::Message::Keeping(id);
+        handle(&mut peer, NOW, Event::Heard { from: key(n as u8).id(), message });
+    }
+    assert_eq!(peer.job(&id).unwrap().keepers, KEEPERS_MAX);
+}
+
+#[test]
+fn only_the_submitter_closes_its_job() {
+    let (mut peer, record) = (worker(2), job(1, 1, 1));
+    let id = record.job_id().unwrap();
+    hear(&mut peer, NOW, &record);
+    let close = |n| Signed::sign(&key(n), Record::Close(Close { job: id }));
+    hear(&mut peer, NOW, &close(3));
+    assert!(!peer.job(&id).unwrap().closed);
+    hear(&mut peer, NOW, &close(1));
+    assert!(peer.job(&id).unwrap().closed);
+}
+
+/// A set that depended on the order of arrival would never be level with a neighbour's.
+#[test]
+fn receipts_that_say_nothing_new_are_kept_like_the_others() {
+    let (mut one, mut two) = (worker(2), worker(3));
+    let record = job(1, 4, 2);
+    let id = record.job_id().unwrap();
+    let both = {
+        let (result, digest) = (ResultHash([7; 16]), WorkDigest([5; 16]));
+        let statement = Statement::Outcome { result, digest };
+        let receipts = vec![Receipt { index: 0, statement }, Receipt { index: 1, statement }];
+        Signed::sign(&key(5), ReceiptBatch { job: id, receipts, bodies: vec![] }.into())
+    };
+    let words = [receipt(id, 5, 0, 7), both];
+    for (peer, order) in [(&mut one, [0, 1]), (&mut two, [1, 0])] {
+        hear(peer, NOW, &record);
+        order.iter().for_each(|at| drop(hear(peer, NOW, &words[*at])));
+    }
+    assert_eq!(one.fingerprint(&Topic::Job(id)), two.fingerprint(&Topic::Job(id)));
+}
+
+fn bodies(actions: &[Action]) -> Vec<u32> {
+    (actions.iter())
+        .filter_map(|action| match action {
+            Action::Fetch { need: Need::Body { index, .. }, .. } => Some(*index),
+            _ => None,
+        })
+        .collect()
+}
+
+fn body(job: JobId, index: u32, found: bool) -> Event {
+    Event::Fetched { need: Need::Body { job, index, result: ResultHash([7; 16]) }, found }
+}
+
+#[test]
+fn a_body_that_is_not_found_holds_up_no_other_and_is_asked_for_again() {
+    let mut peer = worker(1);
+    let record = job(1, 40, 1);
+    let id = record.job_id().unwrap();
+    handle(&mut peer, NOW, Event::Submitted { record });
+    let mut asked = Vec::new();
+    for index in 0..40 {
+        asked.extend(bodies(&hear(&mut peer, NOW, &receipt(id, 5, index, 7))));
+    }
+    assert_eq!(asked.len(), FETCHES_MAX);
+    let mut next = bodies(&handle(&mut peer, NOW, body(id, 0, false)));
+    while let Some(index) = next.pop() {
+        next.extend(bodies(&handle(&mut peer, NOW, body(id, index, true))));
+    }
+    assert_eq!(peer.job(&id).unwrap().counts.fetched, 40 - 16);
+    let later = NOW.plus_ms(FETCH_RETRY_MS);
+    assert_eq!(bodies(&handle(&mut peer, later, Event::Woke)), [0]);
+}
+
+#[test]
+fn a_body_that_nobody_has_any_more_is_made_anew() {
+    let mut peer = worker(1);
+    let record = job(1, 1, 1);
+    let id = record.job_id().unwrap();
+    handle(&mut peer, NOW, Event::Submitted { record });
+    hear(&mut peer, NOW, &receipt(id, 5, 0, 7));
+    let mut actions = Vec::new();
+    // The slot was given the unit before the receipt came; it had no result.
+    let report = crate::Report { index: 0, result: Err(NoResult::Stopped), body: None };
+    let ran = crate::Ran { slot: 0, job: id, reports: vec![report], spent_us: 1, done: true };
+    handle(&mut peer, NOW, Event::Ran(ran));
+    for round in 1..=u64::from(LOST_AFTER) {
+        let now = NOW.plus_ms(round * 2 * FETCH_RETRY_MS);
+        handle(&mut peer, now, body(id, 0, false));
+        actions = handle(&mut peer, now.plus_ms(FETCH_RETRY_MS), Event::Woke);
+    }
+    let runs = |action: &Action| matches!(action, Action::Run { units, .. } if *units == [0]);
+    assert!(actions.iter().any(runs) || peer.slots_busy() == 1, "{actions:?}");
+}

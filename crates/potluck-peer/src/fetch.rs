@@ -1,0 +1,140 @@
+//! Fetching: modules and inputs of jobs to run, and bodies of outcomes that the user wants here.
+
+use std::collections::BTreeSet;
+
+use potluck_unit::{JobId, PeerId, Time};
+
+use crate::Peer;
+use crate::action::{Action, Actions, Need};
+use crate::board::Held;
+use crate::chance::Chance;
+use crate::tally::Verdict;
+
+/// Outcome bodies of one job being fetched at once.
+pub(crate) const FETCHES_MAX: usize = 16;
+/// Peers asked for one thing at once.
+const SOURCES_MAX: usize = 16;
+/// How long after a fetch that found nothing the next one is tried.
+pub(crate) const FETCH_RETRY_MS: u64 = 2000;
+/// A body that so many rounds of asking did not find is made anew.
+pub(crate) const LOST_AFTER: u32 = 3;
+
+impl Peer {
+    /// Fetches module and inputs of jobs that this peer could run.
+    pub(crate) fn fetch_inputs(&mut self, now: Time, actions: &mut Actions) {
+        for id in self.board.job_ids() {
+            let Some(entry) = self.board.get(&id) else { continue };
+            let could_run = self.config.slots > 0 || entry.submitter() == self.me;
+            if entry.is_ready() || entry.closed || entry.is_settled() || !could_run {
+                continue;
+            }
+            let due = |held: &Held| matches!(held, Held::No(retry_at) if *retry_at <= now);
+            if !due(&entry.module) && !due(&entry.inputs) {
+                continue;
+            }
+            let mut chance = self.chance.clone();
+            let from = self.holders(&id, &mut chance);
+            self.chance = chance;
+            let Some(entry) = self.board.get_mut(&id) else { continue };
+            let job = entry.job();
+            let module = Need::Module { job: id, blob: job.module, bytes: job.module_bytes };
+            let inputs = Need::Inputs { job: id, blob: job.inputs, bytes: job.inputs_bytes };
+            for (need, held) in [(module, &mut entry.module), (inputs, &mut entry.inputs)] {
+                if due(held) {
+                    *held = Held::Asked;
+                    actions.push(Action::Fetch { need, from: from.clone() });
+                }
+            }
+        }
+    }
+
+    /// Who may have a job's module and inputs: the submitter, who said so, and the neighbours.
+    fn holders(&self, id: &JobId, chance: &mut Chance) -> Vec<crate::action::Source> {
+        let Some(entry) = self.board.get(id) else { return Vec::new() };
+        let near = |peer: &&PeerId| self.roster.is_neighbour(peer);
+        // Keepers that are connected first; of the others a few at random, so that the next round
+        // asks others if none of these answers.
+        let mut peers: Vec<PeerId> = entry.keepers.iter().filter(near).copied().collect();
+        chance.shuffle(&mut peers);
+        peers.truncate(SOURCES_MAX / 4);
+        peers.push(entry.submitter());
+        let mut others: Vec<PeerId> =
+            self.roster.neighbours().chain(entry.keepers.iter().copied()).collect();
+        chance.shuffle(&mut others);
+        peers.extend(others);
+        let mut asked = BTreeSet::from([self.me]);
+        peers.retain(|peer| asked.insert(*peer));
+        peers.truncate(SOURCES_MAX);
+        peers.iter().map(|peer| self.roster.source(peer)).collect()
+    }
+
+    /// What became of a fetch.
+    pub(crate) fn on_fetched(&mut self, now: Time, need: Need, found: bool, actions: &mut Actions) {
+        let (job, retry_at) = (need.job(), now.plus_ms(FETCH_RETRY_MS));
+        let Some(entry) = self.board.get_mut(&job) else { return };
+        let held = if found { Held::Yes } else { Held::No(retry_at) };
+        match need {
+            Need::Module { .. } => entry.module = held,
+            Need::Inputs { .. } => entry.inputs = held,
+            Need::Body { index, result, .. } => {
+                entry.fetching.remove(&index);
+                if found {
+                    entry.tally.note_body(index, result);
+                    entry.missed.remove(&index);
+                } else {
+                    let times = entry.missed.get(&index).map_or(0, |(times, _)| *times);
+                    entry.missed.insert(index, (times + 1, retry_at));
+                    self.plan_due |= times + 1 >= LOST_AFTER;
+                }
+            }
+        }
+        if entry.is_ready() && !matches!(need, Need::Body { .. }) {
+            self.plan_due = true;
+            for peer in self.roster.neighbours() {
+                actions.say(peer, potluck_unit::Message::Keeping(job));
+            }
+        }
+        self.board.note_changed(job);
+        self.fetch_bodies(&job, actions);
+    }
+
+    /// Fetches bodies of accepted outcomes that the user wants here.
+    pub(crate) fn fetch_bodies(&mut self, id: &JobId, actions: &mut Actions) {
+        let Some(entry) = self.board.get_mut(id).filter(|_| self.awake) else { return };
+        if !entry.collect {
+            return;
+        }
+        while entry.fetching.len() < FETCHES_MAX {
+            let Some(index) = entry.to_fetch.pop_first() else { break };
+            let Verdict::Accepted(result) = entry.tally.verdict(index) else {
+                entry.missed.remove(&index);
+                continue;
+            };
+            if entry.tally.is_fetched(index) || !entry.fetching.insert(index) {
+                continue;
+            }
+            if let Some((_, retry_at)) = entry.missed.get_mut(&index) {
+                *retry_at = Time(u64::MAX);
+            }
+            let said_so = (entry.tally.votes(index))
+                .filter(|(peer, vote)| vote.result == result && *peer != self.me)
+                .map(|(peer, _)| peer);
+            // Whoever is connected first: a source that is gone costs seconds.
+            let (near, far): (Vec<PeerId>, Vec<PeerId>) =
+                said_so.partition(|peer| self.roster.is_neighbour(peer));
+            let sources = near.iter().chain(&far).take(SOURCES_MAX);
+            let from = sources.map(|peer| self.roster.source(peer)).collect();
+            actions.push(Action::Fetch { need: Need::Body { job: *id, index, result }, from });
+        }
+    }
+
+    /// The local user wants a job's outcomes here.
+    pub(crate) fn on_collect(&mut self, id: &JobId, actions: &mut Actions) {
+        let Some(entry) = self.board.get_mut(id) else { return };
+        if !std::mem::replace(&mut entry.collect, true) {
+            entry.to_fetch =
+                (0..entry.tally.units()).filter(|index| !entry.tally.is_fetched(*index)).collect();
+        }
+        self.fetch_bodies(id, actions);
+    }
+}

@@ -1,0 +1,416 @@
+//! Spreading records: pushed to a few, announced to the rest, compared with one at random.
+//!
+//! Everything is checked before it is kept or passed on. A set that two neighbours hold is brought
+//! level by comparing fingerprints of ranges, so that what gossip lost is found again and a peer that
+//! was away catches up with traffic in proportion to what it missed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use potluck_unit::{
+    Compare, Fingerprint, IdRange, Listing, Message, PeerId, RecordId, Signed, Time, Topic,
+};
+
+use crate::Peer;
+use crate::action::{Action, Actions};
+use crate::timers::Timer;
+
+/// Neighbours that get a relayed record pushed; the others get its id.
+const EAGER: usize = 3;
+/// How long ids are collected before they are announced.
+const ANNOUNCE_AFTER_MS: u64 = 100;
+/// How long an announced record may take to arrive by itself before it is asked for.
+const ASK_AFTER_MS: u64 = 150;
+/// How long an answer may take before the next peer is asked.
+const ASK_AGAIN_MS: u64 = 1000;
+/// Peers remembered to have announced one record.
+const SOURCES_MAX: usize = 4;
+/// Records announced and not here yet.
+pub(crate) const MISSING_MAX: usize = 4096;
+/// Ids of records that belong to no set, remembered so that each is handled once.
+const SEEN_MAX: usize = 32 << 10;
+/// Records remembered as refused, and for how long: a full board has room again one day.
+const REFUSED_MAX: usize = 4096;
+const REFUSED_MS: u64 = 60 * 1000;
+/// Claims and contacts held for neighbours that ask.
+const PASSING_MAX: usize = 4096;
+/// Ranges with at most this many ids are listed, not split.
+const LISTING_MAX: usize = 64;
+/// Into how many parts a range is split.
+const SPLIT: usize = 8;
+/// Records given in answer to one listing; the rest of the range is compared again.
+const GIVE_MAX: usize = 128;
+/// Bytes of records given in answer to one message, so that asking costs about as much as answering
+/// makes of it.
+const GIVE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of records put into one message.
+const SAY_BYTES_MAX: usize = 256 << 10;
+
+/// What is on its way.
+#[derive(Debug, Default)]
+pub(crate) struct Gossip {
+    seen: Remembered,
+    passing: BTreeMap<RecordId, Arc<[u8]>>,
+    passing_order: VecDeque<RecordId>,
+    announce: BTreeMap<PeerId, Vec<RecordId>>,
+    missing: BTreeMap<RecordId, Missing>,
+    /// Records that there was no place for, and until when they are not looked at again.
+    refused: BTreeMap<RecordId, Time>,
+}
+
+/// A set that forgets its oldest.
+#[derive(Debug, Default)]
+struct Remembered {
+    ids: BTreeSet<RecordId>,
+    order: VecDeque<RecordId>,
+}
+
+#[derive(Debug)]
+struct Missing {
+    ask_at: Time,
+    from: Vec<PeerId>,
+    asked: usize,
+}
+
+impl Remembered {
+    fn insert(&mut self, id: RecordId) {
+        if !self.ids.insert(id) {
+            return;
+        }
+        self.order.push_back(id);
+        if self.order.len() > SEEN_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
+impl Gossip {
+    /// A record was handled and need not be handled again.
+    pub(crate) fn note_seen(&mut self, id: RecordId) {
+        self.seen.insert(id);
+        self.missing.remove(&id);
+    }
+
+    /// A record belongs into a set and has no place there now. It is not looked at again for a while.
+    pub(crate) fn refuse(&mut self, now: Time, id: RecordId) {
+        self.missing.remove(&id);
+        if self.refused.len() < REFUSED_MAX {
+            self.refused.insert(id, now.plus_ms(REFUSED_MS));
+        }
+    }
+
+    /// Whether a record was refused lately.
+    pub(crate) fn is_refused(&self, id: &RecordId) -> bool {
+        self.refused.contains_key(id)
+    }
+
+    /// Gives what was refused another chance.
+    pub(crate) fn pardon(&mut self, now: Time) {
+        self.refused.retain(|_, until| *until > now);
+    }
+
+    /// A record arrived and went into a set.
+    pub(crate) fn note_here(&mut self, id: &RecordId) {
+        self.missing.remove(id);
+    }
+
+    /// Holds a record that belongs to no set, for neighbours that ask for it.
+    pub(crate) fn pass(&mut self, record: &Signed) {
+        self.note_seen(record.id());
+        if self.passing.insert(record.id(), record.bytes().clone()).is_none() {
+            self.passing_order.push_back(record.id());
+        }
+        if self.passing_order.len() > PASSING_MAX
+            && let Some(oldest) = self.passing_order.pop_front()
+        {
+            self.passing.remove(&oldest);
+        }
+    }
+
+    /// A neighbour is gone.
+    pub(crate) fn on_left(&mut self, peer: &PeerId) {
+        self.announce.remove(peer);
+        for missing in self.missing.values_mut() {
+            let asked =
+                missing.from.iter().take(missing.asked).filter(|from| *from != peer).count();
+            missing.asked = asked;
+            missing.from.retain(|from| from != peer);
+        }
+    }
+}
+
+impl Peer {
+    /// Whether a record was handled before.
+    pub(crate) fn is_seen(&self, id: &RecordId) -> bool {
+        self.board.has(id)
+            || self.gossip.seen.ids.contains(id)
+            || self.gossip.refused.contains_key(id)
+    }
+
+    /// Spreads a record: one's own to every neighbour, another's to a few, with its id to the rest.
+    pub(crate) fn spread(
+        &mut self,
+        now: Time,
+        record: &Signed,
+        from: Option<PeerId>,
+        actions: &mut Actions,
+    ) {
+        let mut to: Vec<PeerId> =
+            self.roster.neighbours().filter(|peer| Some(*peer) != from).collect();
+        let eager = if from.is_none() { to.len() } else { EAGER };
+        if to.len() > eager {
+            self.chance.shuffle(&mut to);
+        }
+        for (at, peer) in to.into_iter().enumerate() {
+            if at < eager {
+                actions.say(peer, Message::Records(vec![record.bytes().clone()]));
+                continue;
+            }
+            let ids = self.gossip.announce.entry(peer).or_default();
+            // Past the bound an id is left out: reconciliation will find the record.
+            if ids.len() < Message::IDS_MAX {
+                ids.push(record.id());
+                self.timers.at_latest(Timer::Announce, now.plus_ms(ANNOUNCE_AFTER_MS));
+            }
+        }
+    }
+
+    /// Announces what was collected.
+    pub(crate) fn announce(&mut self, actions: &mut Actions) {
+        for (peer, ids) in std::mem::take(&mut self.gossip.announce) {
+            actions.say(peer, Message::Have(ids));
+        }
+    }
+
+    /// A neighbour announced records.
+    pub(crate) fn on_have(&mut self, now: Time, from: PeerId, ids: &[RecordId]) {
+        for id in ids {
+            if self.is_seen(id) {
+                continue;
+            }
+            let room = self.gossip.missing.len() < MISSING_MAX;
+            if let Some(missing) = self.gossip.missing.get_mut(id) {
+                if missing.from.len() < SOURCES_MAX && !missing.from.contains(&from) {
+                    missing.from.push(from);
+                }
+            } else if room {
+                let ask_at = now.plus_ms(ASK_AFTER_MS);
+                self.gossip.missing.insert(*id, Missing { ask_at, from: vec![from], asked: 0 });
+                self.timers.at_latest(Timer::Ask, ask_at);
+            }
+        }
+    }
+
+    /// Asks for announced records that did not come. After every source was asked once, the record
+    /// is given up: reconciliation will find it if it matters.
+    pub(crate) fn ask(&mut self, now: Time, actions: &mut Actions) {
+        let mut wants: BTreeMap<PeerId, Vec<RecordId>> = BTreeMap::new();
+        self.gossip.missing.retain(|id, missing| {
+            if missing.ask_at > now {
+                return true;
+            }
+            let Some(peer) = missing.from.get(missing.asked) else { return false };
+            wants.entry(*peer).or_default().push(*id);
+            missing.asked += 1;
+            missing.ask_at = now.plus_ms(ASK_AGAIN_MS);
+            true
+        });
+        for (peer, ids) in wants {
+            for ids in ids.chunks(Message::IDS_MAX) {
+                actions.say(peer, Message::Want(ids.to_vec()));
+            }
+        }
+        if let Some(next) = self.gossip.missing.values().map(|missing| missing.ask_at).min() {
+            self.timers.at_latest(Timer::Ask, next);
+        }
+    }
+
+    /// A neighbour asks for records.
+    pub(crate) fn on_want(&self, from: PeerId, ids: &[RecordId], actions: &mut Actions) {
+        let mut asked = BTreeSet::new();
+        let found = ids.iter().filter(|id| asked.insert(**id)).filter_map(|id| {
+            let passing = self.gossip.passing.get(id);
+            passing.or_else(|| self.board.record(id).map(Signed::bytes)).cloned()
+        });
+        // What is left out is found by comparing again.
+        let mut bytes = 0;
+        let found = found.take_while(|record| {
+            bytes += record.len();
+            bytes <= GIVE_BYTES_MAX
+        });
+        say_records(from, found, actions);
+    }
+
+    /// Starts comparing a set with a neighbour.
+    pub(crate) fn compare_with(&self, to: PeerId, topic: Topic, actions: &mut Actions) {
+        if let Some(ids) = self.board.ids(&topic) {
+            let ranges = vec![(IdRange::ALL, Fingerprint::of(ids))];
+            actions.say(to, Message::Compare(Compare { topic, ranges }));
+        }
+    }
+
+    /// A neighbour's fingerprints: where ours differ, we list what we have or look closer.
+    pub(crate) fn on_compare(&self, from: PeerId, compare: &Compare, actions: &mut Actions) {
+        let topic = compare.topic;
+        let Some(ids) = self.board.ids(&topic) else { return };
+        let (mut closer, mut after) = (Vec::new(), None);
+        for (range, theirs) in &compare.ranges {
+            // Honest ranges rise and do not overlap; then all of them cost one pass over the set.
+            if range.first > range.last || after.is_some_and(|last| range.first <= last) {
+                return self.on_misdeed(from, actions);
+            }
+            after = Some(range.last);
+            let mut mine: Vec<RecordId> = ids.range(range.first..=range.last).copied().collect();
+            if Fingerprint::of(&mine) == *theirs {
+                continue;
+            }
+            if mine.len() <= LISTING_MAX {
+                // What was refused is named too: it need not be given again.
+                let refused = self.gossip.refused.range(range.first..=range.last);
+                mine.extend(refused.map(|(id, _)| *id).take(Message::IDS_MAX - LISTING_MAX));
+                actions.say(from, Message::Listing(Listing { topic, range: *range, ids: mine }));
+            } else {
+                closer.extend(split(*range, &mine));
+            }
+        }
+        for ranges in closer.chunks(Message::RANGES_MAX) {
+            actions.say(from, Message::Compare(Compare { topic, ranges: ranges.to_vec() }));
+        }
+    }
+
+    /// All that a neighbour has in a range: we ask for what is missing here and give what is there.
+    pub(crate) fn on_listing(&self, from: PeerId, listing: &Listing, actions: &mut Actions) {
+        let (topic, range) = (listing.topic, listing.range);
+        let Some(ids) = self.board.ids(&topic).filter(|_| range.first <= range.last) else {
+            return;
+        };
+        let theirs: BTreeSet<RecordId> = listing.ids.iter().copied().collect();
+        let missing: Vec<RecordId> =
+            theirs.iter().filter(|id| !self.is_seen(id)).copied().collect();
+        if !missing.is_empty() {
+            actions.say(from, Message::Want(missing));
+        }
+        let give = ids.range(range.first..=range.last).filter(|id| !theirs.contains(id));
+        let (mut records, mut bytes, mut rest) = (Vec::new(), 0, None);
+        for id in give {
+            let Some(record) = self.board.record(id).map(Signed::bytes) else { continue };
+            bytes += record.len();
+            if records.len() == GIVE_MAX || bytes > GIVE_BYTES_MAX {
+                rest = Some(id);
+                break;
+            }
+            records.push(record.clone());
+        }
+        say_records(from, records.into_iter(), actions);
+        if let Some(next) = rest {
+            let rest = IdRange { first: *next, last: range.last };
+            let print = Fingerprint::of(ids.range(rest.first..=rest.last));
+            actions.say(from, Message::Compare(Compare { topic, ranges: vec![(rest, print)] }));
+        }
+    }
+}
+
+/// Cuts a range into parts with about as many of our ids each.
+fn split(range: IdRange, mine: &[RecordId]) -> Vec<(IdRange, Fingerprint)> {
+    let size = mine.len().div_ceil(SPLIT);
+    let mut parts = Vec::with_capacity(SPLIT);
+    let mut first = range.first;
+    for (at, ids) in mine.chunks(size).enumerate() {
+        let next = mine.get((at + 1) * size);
+        let last = next.map_or(range.last, |next| before(*next));
+        parts.push((IdRange { first, last }, Fingerprint::of(ids)));
+        if let Some(next) = next {
+            first = *next;
+        }
+    }
+    parts
+}
+
+/// The id just below this one, which must not be the lowest.
+fn before(mut id: RecordId) -> RecordId {
+    for byte in id.0.iter_mut().rev() {
+        let (lower, borrowed) = byte.overflowing_sub(1);
+        *byte = lower;
+        if !borrowed {
+            break;
+        }
+    }
+    id
+}
+
+/// Says records in as few messages as their bounds allow.
+fn say_records(to: PeerId, records: impl Iterator<Item = Arc<[u8]>>, actions: &mut Actions) {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    for record in records {
+        if batch.len() == Message::RECORDS_MAX || bytes + record.len() > SAY_BYTES_MAX {
+            actions.say(to, Message::Records(std::mem::take(&mut batch)));
+            bytes = 0;
+        }
+        bytes += record.len();
+        batch.push(record);
+    }
+    if !batch.is_empty() {
+        actions.push(Action::Say { to, message: Message::Records(batch) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u64) -> RecordId {
+        let mut id = RecordId([0; 32]);
+        id.0[..8].copy_from_slice(&n.to_be_bytes());
+        id
+    }
+
+    #[test]
+    fn the_parts_of_a_range_cover_it_without_overlap() {
+        for count in [65, 66, 100, 1000] {
+            let mine: Vec<RecordId> = (1..=count).map(|n| id(n * 7)).collect();
+            let parts = split(IdRange::ALL, &mine);
+            assert!(parts.len() <= SPLIT);
+            assert_eq!(parts[0].0.first, IdRange::ALL.first);
+            assert_eq!(parts[parts.len() - 1].0.last, IdRange::ALL.last);
+            for pair in parts.windows(2) {
+                assert_eq!(pair[0].0.last, before(pair[1].0.first));
+            }
+            let total: u32 = parts.iter().map(|(_, print)| print.count).sum();
+            assert_eq!(u64::from(total), count);
+        }
+    }
+
+    #[test]
+    fn the_id_before_borrows_through_zeros() {
+        assert_eq!(before(id(1)).0[7], 0);
+        assert_eq!(before(id(1)).0[8..], [0xff; 24]);
+    }
+
+    #[test]
+    fn what_was_seen_is_forgotten_past_the_bound() {
+        let mut seen = Remembered::default();
+        for n in 0..=SEEN_MAX as u64 {
+            seen.insert(id(n));
+        }
+        assert_eq!((seen.ids.len(), seen.order.len()), (SEEN_MAX, SEEN_MAX));
+        assert!(!seen.ids.contains(&id(0)));
+    }
+
+    #[test]
+    fn records_are_said_within_the_bounds_of_a_message() {
+        let mut actions = Actions::new();
+        let record: Arc<[u8]> = vec![0; 1000].into();
+        let records = std::iter::repeat_n(record, Message::RECORDS_MAX + 10);
+        say_records(PeerId([0; 32]), records, &mut actions);
+        let sizes: Vec<usize> = (actions.drain())
+            .map(|action| match action {
+                Action::Say { message: Message::Records(records), .. } => records.len(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(sizes.len(), 2);
+        assert_eq!(sizes.iter().sum::<usize>(), Message::RECORDS_MAX + 10);
+    }
+}

@@ -1,0 +1,247 @@
+//! Runs: what is on the slots of this peer, and the receipts of what has ended.
+//!
+//! Receipts wait a moment so that many travel under one signature, and go at once when nothing more
+//! is running for their job.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use potluck_unit::{
+    JobId, NoResult, PeerId, Receipt, ReceiptBatch, Record, Signed, Statement, Time, UnitId,
+};
+
+use crate::Peer;
+use crate::action::Actions;
+use crate::event::{Ran, Report};
+use crate::tally::Own;
+use crate::timers::Timer;
+
+/// How long a finished run may wait for its receipt to be signed.
+const FLUSH_AFTER_MS: u64 = 200;
+/// Receipts that are signed without waiting.
+const FLUSH_AT: usize = 256;
+
+/// What is on the slots, and what waits to be signed.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    slots: Vec<VecDeque<Assignment>>,
+    waiting: BTreeMap<JobId, Waiting>,
+    /// Microseconds of running, per submitter, since start.
+    served_us: BTreeMap<PeerId, u64>,
+    units_run: u64,
+}
+
+#[derive(Debug)]
+struct Assignment {
+    job: JobId,
+    units: BTreeSet<u32>,
+    chunks: BTreeSet<u32>,
+    cost_us: Option<u64>,
+}
+
+/// What is said of a unit, with its body if that is small.
+type Said = (Statement, Option<Arc<[u8]>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    receipts: BTreeMap<u32, Said>,
+}
+
+impl Runs {
+    /// Nothing running on so many slots.
+    pub(crate) fn new(slots: u16) -> Runs {
+        Runs {
+            slots: (0..slots).map(|_| VecDeque::new()).collect(),
+            waiting: BTreeMap::new(),
+            served_us: BTreeMap::new(),
+            units_run: 0,
+        }
+    }
+
+    pub(crate) fn slots(&self) -> u16 {
+        u16::try_from(self.slots.len()).unwrap_or(u16::MAX)
+    }
+
+    /// How many slots have something to run.
+    pub(crate) fn busy(&self) -> usize {
+        self.slots.iter().filter(|queue| !queue.is_empty()).count()
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy() > 0
+    }
+
+    pub(crate) fn units_run(&self) -> u64 {
+        self.units_run
+    }
+
+    /// Whether a slot should be given more: it has nothing, or little enough that it would run dry
+    /// before it could be given more.
+    pub(crate) fn has_room(&self, slot: u16, queue_max: usize, nearly_done_us: u64) -> bool {
+        let Some(queue) = self.slots.get(usize::from(slot)) else { return false };
+        let short =
+            |assignment: &Assignment| assignment.cost_us.is_some_and(|cost| cost <= nearly_done_us);
+        queue.is_empty() || (queue.len() < queue_max && queue.iter().all(short))
+    }
+
+    /// A slot is given units.
+    pub(crate) fn assign(
+        &mut self,
+        slot: u16,
+        job: JobId,
+        units: &[u32],
+        chunks: BTreeSet<u32>,
+        cost_us: Option<u64>,
+    ) {
+        if let Some(queue) = self.slots.get_mut(usize::from(slot)) {
+            let units = units.iter().copied().collect();
+            queue.push_back(Assignment { job, units, chunks, cost_us });
+        }
+    }
+
+    /// How long this peer has run units of `submitter`.
+    pub(crate) fn served_us(&self, submitter: &PeerId) -> u64 {
+        self.served_us.get(submitter).copied().unwrap_or(0)
+    }
+
+    fn runs_for(&self, job: &JobId) -> bool {
+        self.slots.iter().flatten().any(|assignment| assignment.job == *job)
+    }
+}
+
+impl Peer {
+    /// Runs ended on a slot.
+    pub(crate) fn on_ran(&mut self, now: Time, ran: Ran, actions: &mut Actions) {
+        let Some(queue) = self.runs.slots.get_mut(usize::from(ran.slot)) else { return };
+        let Some(assignment) = queue.front_mut().filter(|front| front.job == ran.job) else {
+            return;
+        };
+        // What the donor stopped has not been tried: it stays among what was not run after all.
+        let reports: Vec<Report> = (ran.reports.into_iter())
+            .filter(|report| !matches!(report.result, Err(NoResult::Stopped)))
+            .filter(|report| assignment.units.remove(&report.index))
+            .collect();
+        let ended = if ran.done { queue.pop_front() } else { None };
+        self.runs.units_run += reports.len() as u64;
+        if let Some(entry) = self.board.get_mut(&ran.job) {
+            *self.runs.served_us.entry(entry.submitter()).or_default() += ran.spent_us;
+            if !reports.is_empty() {
+                entry.plan.note_cost(reports.len() as u64, ran.spent_us);
+            }
+            if let Some(ended) = ended {
+                ended.chunks.iter().for_each(|chunk| entry.plan.note_done(*chunk));
+                // Whatever was not run after all may be run again, here or elsewhere.
+                for index in ended.units {
+                    entry.tally.note_ran(index, false);
+                    entry.plan.reopen(index, &self.me);
+                }
+            }
+        }
+        for report in reports {
+            self.on_report(ran.job, report, actions);
+        }
+        self.plan_due = true;
+        let full = (self.runs.waiting.get(&ran.job))
+            .is_some_and(|waiting| waiting.receipts.len() >= FLUSH_AT);
+        if full || !self.runs.runs_for(&ran.job) {
+            self.flush(now, &ran.job, actions);
+        } else if !self.runs.waiting.is_empty() {
+            self.timers.at_latest(Timer::Flush, now.plus_ms(FLUSH_AFTER_MS));
+        }
+    }
+
+    fn on_report(&mut self, job: JobId, report: Report, actions: &mut Actions) {
+        let (me, index) = (self.me, report.index);
+        let Some(entry) = self.board.get_mut(&job) else { return };
+        let statement = match report.result {
+            Ok((result, witness)) => {
+                entry.tally.note_own(index, Own { result, witness: Some(witness) });
+                entry.tally.note_body(index, result);
+                let digest = witness.work_digest(&me, &UnitId::of(&job, index));
+                Statement::Outcome { result, digest }
+            }
+            Err(why) => Statement::NoResult(why),
+        };
+        // Somebody else's batch carried the body already.
+        let carried = entry.tally.votes(index).any(|(_, vote)| {
+            matches!(statement, Statement::Outcome { result, .. } if result == vote.result)
+        });
+        let body = report.body.filter(|_| !carried);
+        let waiting = self.runs.waiting.entry(job).or_default();
+        waiting.receipts.insert(index, (statement, body));
+        self.check_against_own(&job, index, actions);
+    }
+
+    /// Signs what waits, of every job.
+    pub(crate) fn flush_all(&mut self, now: Time, actions: &mut Actions) {
+        let jobs: Vec<JobId> = self.runs.waiting.keys().copied().collect();
+        for job in jobs {
+            self.flush(now, &job, actions);
+        }
+    }
+
+    fn flush(&mut self, now: Time, job: &JobId, actions: &mut Actions) {
+        let Some(waiting) = self.runs.waiting.remove(job) else { return };
+        for batch in batches(job, waiting) {
+            let record = Signed::sign(&self.key, Record::Receipts(batch));
+            if self.on_receipts(now, &record, actions) {
+                self.spread(now, &record, None, actions);
+            }
+        }
+    }
+}
+
+/// Cuts what waits into batches within their bounds.
+fn batches(job: &JobId, waiting: Waiting) -> Vec<ReceiptBatch> {
+    let empty = || ReceiptBatch { job: *job, receipts: Vec::new(), bodies: Vec::new() };
+    let (mut batches, mut batch, mut bytes) = (Vec::new(), empty(), 0);
+    let mut carried = BTreeSet::new();
+    for (index, (statement, body)) in waiting.receipts {
+        let body = body
+            .filter(|body| body.len() <= ReceiptBatch::BODY_BYTES_MAX && !carried.contains(body));
+        let more = body.as_ref().map_or(0, |body| body.len());
+        if batch.receipts.len() == ReceiptBatch::ENTRIES_MAX
+            || bytes + more > ReceiptBatch::BODIES_BYTES_MAX
+        {
+            batches.push(std::mem::replace(&mut batch, empty()));
+            (bytes, carried) = (0, BTreeSet::new());
+        }
+        batch.receipts.push(Receipt { index, statement });
+        if let Some(body) = body {
+            bytes += more;
+            batch.bodies.push(body.to_vec());
+            carried.insert(body);
+        }
+    }
+    if !batch.receipts.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use potluck_unit::{BlobId, WorkDigest};
+
+    use super::*;
+
+    #[test]
+    fn batches_stay_within_their_bounds_and_lose_nothing() {
+        let receipts = (0..3000u32).map(|index| {
+            let body: Arc<[u8]> = vec![(index % 251) as u8; 200 + index as usize % 400].into();
+            let result = BlobId::of(&body).result_hash();
+            let statement = Statement::Outcome { result, digest: WorkDigest([0; 16]) };
+            (index, (statement, Some(body)))
+        });
+        let batches = batches(&JobId([1; 32]), Waiting { receipts: receipts.collect() });
+        let count: usize = batches.iter().map(|batch| batch.receipts.len()).sum();
+        assert_eq!(count, 3000);
+        for batch in batches {
+            assert!(batch.receipts.len() <= ReceiptBatch::ENTRIES_MAX);
+            assert!(
+                batch.bodies.iter().map(Vec::len).sum::<usize>() <= ReceiptBatch::BODIES_BYTES_MAX
+            );
+            assert_eq!(ReceiptBatch::of_tail(&batch.head(), &batch.tail()), Ok(batch));
+        }
+    }
+}

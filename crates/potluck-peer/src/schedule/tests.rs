@@ -1,0 +1,191 @@
+//! Seats, leases, guided claims and what is given again.
+
+use potluck_unit::{Key, Message};
+
+use super::*;
+use crate::action::News;
+use crate::board::tests::{NOW, fetched, handle, job, worker};
+use crate::event::{Event, Ran, Report};
+use crate::standing::Standing;
+
+fn other(n: u8) -> PeerId {
+    Key::of_secret(&[100 + n; 32]).id()
+}
+
+fn claim(job: JobId, made: Time, lease_ms: u32, chunks: &[u32]) -> Claim {
+    Claim { job, made, lease_ms, chunks: chunks.to_vec() }
+}
+
+/// A worker with a job of 100 single-unit chunks that it may run, and a look at its entry.
+fn entry(copies: u8, look: impl FnOnce(&mut Entry, JobId, PeerId)) {
+    let mut peer = worker(1);
+    let record = job(1, 100, copies);
+    let id = record.job_id().unwrap();
+    handle(&mut peer, NOW, Event::Submitted { record });
+    let me = peer.me;
+    look(peer.board.get_mut(&id).unwrap(), id, me);
+}
+
+fn free(entry: &Entry, now: Time, me: &PeerId) -> bool {
+    has_seat(entry, now, 7, me, &Standing::default(), |_| true)
+}
+
+#[test]
+fn a_chunk_has_as_many_seats_as_copies_are_wanted() {
+    for copies in [1, 2, 3] {
+        entry(copies, |entry, id, me| {
+            for n in 0..copies {
+                assert!(free(entry, NOW, &me));
+                entry.seats.on_claim(NOW, other(n), &claim(id, NOW, 10_000, &[7]), 100);
+            }
+            assert!(!free(entry, NOW, &me));
+            let late = Time(NOW.0 + 10_000);
+            assert!(free(entry, late, &me), "the leases have run out");
+        });
+    }
+}
+
+#[test]
+fn a_seat_is_free_again_when_its_owner_gives_it_back_or_leaves() {
+    entry(1, |entry, id, me| {
+        entry.seats.on_claim(NOW, other(1), &claim(id, NOW, 50_000, &[7]), 100);
+        assert!(!free(entry, NOW, &me));
+        let back = claim(id, NOW.plus_ms(1), 0, &[7]);
+        assert!(entry.seats.on_claim(NOW.plus_ms(1), other(1), &back, 100));
+        assert!(free(entry, NOW.plus_ms(1), &me));
+        entry.seats.on_claim(NOW.plus_ms(2), other(2), &claim(id, NOW, 50_000, &[7]), 100);
+        assert!(!free(entry, NOW.plus_ms(2), &me));
+        entry.seats.on_left(NOW.plus_ms(2), &other(2));
+        assert!(free(entry, NOW.plus_ms(2 + LEFT_LEASE_MS), &me));
+    });
+}
+
+#[test]
+fn a_silent_worker_that_renews_for_ever_loses_its_seat_and_a_busy_one_keeps_it() {
+    entry(1, |entry, id, me| {
+        entry.plan.note_cost(1, 1_000_000);
+        let patience_ms = entry.patience_ms();
+        for second in 0..=patience_ms / 1000 {
+            let now = NOW.plus_ms(second * 1000);
+            entry.seats.on_claim(now, other(1), &claim(id, now, 30_000, &[7]), 100);
+        }
+        let late = NOW.plus_ms(patience_ms);
+        assert!(free(entry, late, &me));
+        entry.seats.on_word(late, 7, &other(1));
+        assert!(!free(entry, late, &me));
+    });
+}
+
+#[test]
+fn an_older_claim_or_a_chunk_past_the_last_changes_nothing() {
+    entry(1, |entry, id, _| {
+        let first = claim(id, NOW, 10_000, &[7]);
+        assert!(entry.seats.on_claim(NOW, other(1), &first, 100));
+        assert!(!entry.seats.on_claim(NOW, other(1), &first, 100));
+        let past = claim(id, NOW, 10_000, &[100, u32::MAX]);
+        assert!(!entry.seats.on_claim(NOW, other(2), &past, 100));
+        assert_eq!(entry.seats.0.len(), 1);
+    });
+}
+
+#[test]
+fn one_seat_too_many_on_a_chunk_is_not_remembered() {
+    entry(1, |entry, id, _| {
+        for n in 0..=SEATS_MAX {
+            let peer = other(n as u8);
+            let fresh = entry.seats.on_claim(NOW, peer, &claim(id, NOW, 10_000, &[7]), 100);
+            assert_eq!(fresh, n < SEATS_MAX);
+        }
+    });
+}
+
+#[test]
+fn of_two_claims_too_many_the_higher_rank_gives_way() {
+    entry(1, |entry, id, me| {
+        let rival = other(1);
+        entry.seats.on_claim(
+            NOW,
+            rival,
+            &claim(id, NOW, 10_000, &(0..100).collect::<Vec<_>>()),
+            100,
+        );
+        for chunk in 0..100 {
+            let keeps = is_seated(entry, NOW, chunk, &me, &Standing::default());
+            assert_eq!(keeps, id.rank(chunk, &me) < id.rank(chunk, &rival));
+        }
+    });
+}
+
+#[test]
+fn claims_are_small_at_first_then_by_time_and_single_at_the_end() {
+    entry(1, |entry, _, me| {
+        assert_eq!(entry.plan.batch(2, 4), 2, "nothing is known yet");
+        entry.plan.note_cost(10, 100_000);
+        assert_eq!(entry.plan.batch(1, 1), 50, "half of what is left");
+        assert_eq!(entry.plan.batch(1, 5), 10, "a share of half");
+        entry.plan.note_cost(1, 1_990_000);
+        assert_eq!(entry.plan.batch(1, 1), 2, "two seconds of work");
+        assert_eq!(entry.plan.batch(1, 1000), 1);
+        entry.plan.todo.clear();
+        entry.plan.reopen(3, &me);
+        assert_eq!(entry.plan.batch(8, 1), 1);
+    });
+}
+
+fn claims(actions: &[Action]) -> Vec<Claim> {
+    let records = actions.iter().filter_map(|action| match action {
+        Action::Say { message: Message::Records(records), .. } => Some(records.clone()),
+        _ => None,
+    });
+    (records.flatten())
+        .filter_map(|bytes| match Signed::of_bytes(&bytes).unwrap().record() {
+            Record::Claim(claim) => Some(claim.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_lease_is_renewed_while_its_chunk_runs_and_not_after() {
+    let mut peer = worker(1);
+    let address = ([127, 0, 0, 1], 5).into();
+    let joined = Event::Joined { peer: other(5), address, outbound: false };
+    handle(&mut peer, NOW, joined);
+    let record = job(1, 1, 2);
+    let id = record.job_id().unwrap();
+    handle(&mut peer, NOW, Event::Submitted { record });
+    let actions = handle(&mut peer, NOW, Event::Woke);
+    assert!(claims(&actions).is_empty(), "it has said so already");
+    let mut renewed = 0;
+    for second in 1..=60 {
+        renewed += claims(&handle(&mut peer, NOW.plus_ms(second * 1000), Event::Woke)).len();
+    }
+    assert!((2..=3).contains(&renewed), "{renewed} times in two leases");
+    let done = Ran { slot: 0, job: id, reports: vec![], spent_us: 60_000_000, done: true };
+    let report = Report { index: 0, result: Err(potluck_unit::NoResult::Deadline), body: None };
+    handle(&mut peer, NOW.plus_ms(61_000), Event::Ran(Ran { reports: vec![report], ..done }));
+    for second in 62..=120 {
+        let actions = handle(&mut peer, NOW.plus_ms(second * 1000), Event::Woke);
+        assert!(claims(&actions).is_empty());
+    }
+}
+
+#[test]
+fn what_a_slot_was_given_and_did_not_run_is_given_again() {
+    let mut peer = worker(1);
+    let record = job(1, 1, 1);
+    let id = record.job_id().unwrap();
+    let runs = |actions: &[Action]| {
+        actions.iter().filter(|action| matches!(action, Action::Run { .. })).count()
+    };
+    let mut actions = handle(&mut peer, NOW, Event::Submitted { record });
+    actions.extend(fetched(&mut peer, NOW, id));
+    assert_eq!(runs(&actions), 1);
+    let stopped = Report { index: 0, result: Err(potluck_unit::NoResult::Stopped), body: None };
+    let ran = Ran { slot: 0, job: id, reports: vec![stopped], spent_us: 1, done: true };
+    let actions = handle(&mut peer, NOW, Event::Ran(ran));
+    assert_eq!(runs(&actions), 1);
+    let said = |action: &Action| matches!(action, Action::Tell(News::Accepted { .. }));
+    assert!(!actions.iter().any(said));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Keep(_))));
+}

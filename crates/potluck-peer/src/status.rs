@@ -1,0 +1,224 @@
+//! What a peer can tell of itself: read only, for the local user and for oracles.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use potluck_unit::{
+    BlobId, Fingerprint, Job, JobId, NoResult, PeerId, RecordId, ResultHash, Signed, Statement,
+    Time, Topic,
+};
+
+use crate::Peer;
+use crate::standing::Conviction;
+use crate::tally::{Counts, Verdict};
+
+/// A job as this peer sees it.
+#[derive(Debug, Clone)]
+pub struct JobStatus {
+    /// The job's record.
+    pub record: Signed,
+    /// How many units have which verdict.
+    pub counts: Counts,
+    /// Peers that said they hold it, not counting this one.
+    pub keepers: usize,
+    /// Peers known that may run it, this one included if it lends slots.
+    pub workers: usize,
+    /// Whether module and inputs are on this peer's disk.
+    pub ready: bool,
+    /// Whether the submitter closed it.
+    pub closed: bool,
+    /// Whether every unit is accepted or unrunnable.
+    pub settled: bool,
+    /// Whether this peer wants the outcomes on its own disk.
+    pub collect: bool,
+    /// Neighbours connected now.
+    pub neighbours: usize,
+}
+
+/// A unit as this peer sees it.
+#[derive(Debug, Clone)]
+pub struct UnitStatus {
+    /// What the receipts amount to.
+    pub verdict: Verdict,
+    /// Whether the body of the accepted result is on this peer's disk.
+    pub fetched: bool,
+    /// Every statement on it.
+    pub words: Vec<Word>,
+}
+
+/// One peer's statement on a unit.
+#[derive(Debug, Clone)]
+pub struct Word {
+    /// Who says it.
+    pub peer: PeerId,
+    /// R, or why there is no result.
+    pub said: Result<ResultHash, NoResult>,
+    /// Whether it counts: not if its signer was convicted.
+    pub counts: bool,
+}
+
+/// Another peer as this one sees it.
+#[derive(Debug, Clone)]
+pub struct PeerStatus {
+    /// Who.
+    pub peer: PeerId,
+    /// Where it says it can be reached.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// How many slots it says it lends.
+    pub slots: u16,
+    /// Its software.
+    pub agent: String,
+    /// Whether this peer convicted it.
+    pub convicted: bool,
+}
+
+impl Peer {
+    /// Every job known here.
+    pub fn jobs(&self) -> Vec<JobId> {
+        self.board.job_ids()
+    }
+
+    /// A job as this peer sees it.
+    pub fn job(&self, id: &JobId) -> Option<JobStatus> {
+        let entry = self.board.get(id)?;
+        Some(JobStatus {
+            record: entry.record.clone(),
+            counts: entry.tally.counts(),
+            keepers: entry.keepers.len(),
+            workers: self.workers,
+            ready: entry.is_ready(),
+            closed: entry.closed,
+            settled: entry.is_settled(),
+            collect: entry.collect,
+            neighbours: self.roster.count(),
+        })
+    }
+
+    /// A unit as this peer sees it.
+    pub fn unit(&self, id: &JobId, index: u32) -> Option<UnitStatus> {
+        let entry = self.board.get(id).filter(|entry| index < entry.job().units)?;
+        let counts = |peer: &PeerId| !self.standing.is_liar(peer);
+        let votes = entry.tally.votes(index).map(|(peer, vote)| (peer, Ok(vote.result)));
+        let gave_up = entry.tally.gave_up(index).map(|(peer, why)| (peer, Err(why)));
+        let words = votes.chain(gave_up);
+        Some(UnitStatus {
+            verdict: entry.tally.verdict(index),
+            fetched: entry.tally.is_fetched(index),
+            words: words.map(|(peer, said)| Word { peer, said, counts: counts(&peer) }).collect(),
+        })
+    }
+
+    /// The verdict on a unit.
+    pub fn verdict(&self, id: &JobId, index: u32) -> Option<Verdict> {
+        let entry = self.board.get(id).filter(|entry| index < entry.job().units)?;
+        Some(entry.tally.verdict(index))
+    }
+
+    /// What a set of records amounts to here, if it is known: equal at two peers when the sets are.
+    pub fn fingerprint(&self, topic: &Topic) -> Option<Fingerprint> {
+        self.board.ids(topic).map(Fingerprint::of)
+    }
+
+    /// Every peer heard of.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        let status = |peer: &PeerId| {
+            let contact = self.roster.contact(peer);
+            PeerStatus {
+                peer: *peer,
+                addresses: contact.map_or_else(Vec::new, |contact| contact.addresses.clone()),
+                connected: self.roster.is_neighbour(peer),
+                slots: contact.map_or(0, |contact| contact.slots),
+                agent: contact.map_or_else(String::new, |contact| contact.agent.clone()),
+                convicted: self.standing.is_liar(peer),
+            }
+        };
+        self.roster.known().map(|(peer, _)| status(peer)).collect()
+    }
+
+    /// How many neighbours there are.
+    pub fn neighbours(&self) -> usize {
+        self.roster.count()
+    }
+
+    /// Peers known to lend slots, this one included if it does.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Slots that have something to run.
+    pub fn slots_busy(&self) -> usize {
+        self.runs.busy()
+    }
+
+    /// Units run since start.
+    pub fn units_run(&self) -> u64 {
+        self.runs.units_run()
+    }
+
+    /// Every proof of a lie.
+    pub fn convictions(&self) -> Vec<Conviction> {
+        self.standing.convictions().cloned().collect()
+    }
+
+    /// The receipts that `peer` signed and this peer holds: record, job, unit and statement.
+    pub fn receipts_of(&self, peer: &PeerId) -> Vec<(RecordId, JobId, u32, Statement)> {
+        let mut found = Vec::new();
+        for (id, entry) in self.board.jobs() {
+            let records = entry.receipts.iter().filter_map(|id| self.board.record(id));
+            for record in records.filter(|record| record.signer() == *peer) {
+                if let potluck_unit::Record::Receipts(batch) = record.record() {
+                    let receipts = batch.receipts.iter();
+                    found.extend(receipts.map(|r| (record.id(), *id, r.index, r.statement)));
+                }
+            }
+        }
+        found
+    }
+
+    /// What jobs known here still need on the disk: modules and input indices by id, outcomes by R.
+    pub fn needed(&self) -> (BTreeSet<BlobId>, BTreeSet<ResultHash>) {
+        let (mut blobs, mut results) = (BTreeSet::new(), BTreeSet::new());
+        for (_, entry) in self.board.jobs() {
+            blobs.extend([entry.job().module, entry.job().inputs]);
+            for index in 0..entry.tally.units() {
+                results.extend(entry.tally.votes(index).map(|(_, vote)| vote.result));
+                results.extend(entry.tally.own(index).map(|own| own.result));
+            }
+        }
+        (blobs, results)
+    }
+
+    /// Why no slot is busy, in a sentence, if none is.
+    pub fn idle_reason(&self, now: Time) -> Option<String> {
+        if self.runs.is_busy() {
+            return None;
+        }
+        let mut open = self
+            .board
+            .jobs()
+            .filter(|(_, entry)| !entry.closed && !entry.is_settled() && entry.job().expires > now);
+        let reason = match open.next() {
+            _ if self.config.slots == 0 => "this node lends no slots".to_owned(),
+            None if self.roster.count() == 0 => "no peer is connected".to_owned(),
+            None => "no open job is known".to_owned(),
+            Some((id, entry)) if !entry.is_ready() => {
+                format!("the module or inputs of job {} are not here yet", id.short())
+            }
+            Some((id, _)) => {
+                format!("job {} needs other peers now: this one has done its part", id.short())
+            }
+        };
+        Some(reason)
+    }
+
+    /// The job inside a job's record.
+    pub fn job_record(&self, id: &JobId) -> Option<&Job> {
+        self.board.get(id).map(board_job)
+    }
+}
+
+fn board_job(entry: &crate::board::Entry) -> &Job {
+    entry.job()
+}

@@ -1,0 +1,194 @@
+//! The hands of Potluck: runs one module on one input under limits, in a locked child process.
+//!
+//! The parent, which holds keys, network and disk, never touches guest code: it checks a module's
+//! bytes ([`check`]), has a *compiler child* turn it into an artefact ([`Sandbox::prepare`]), starts
+//! a *runner child* for it ([`Sandbox::start`]) and hands that one unit after another
+//! ([`Runner::run`]). Both children are the same program as the parent, started again with
+//! arguments that lead to [`child_main`].
+//!
+//! What is promised: a unit's outcome and witness depend on nothing but the module, the arguments,
+//! the input, the unit's id and the limits. A child gets no file, no socket, no environment and no
+//! clock it could tell a guest about. What is not: a guest that breaks out of the engine can still
+//! make system calls as the user.
+
+mod profile;
+
+mod artefact;
+mod compiler;
+mod runner;
+
+mod cpu;
+mod message;
+mod patience;
+mod pipe;
+mod process;
+
+mod child;
+mod engine;
+mod guest;
+mod lock;
+mod preview1;
+mod witness;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use potluck_unit::{Fault, Limits, ModuleId, NoResult, Outcome, RunReport};
+
+pub use artefact::Artefact;
+pub use child::child_main;
+pub use compiler::CompileLimits;
+pub use message::{ARGS_MAX_BYTES, STDERR_MAX_BYTES, STDIN_MAX_BYTES};
+pub use profile::{ModuleError, ModuleInfo, check};
+pub use runner::{RUNS_MAX, Run, Runner, RunnerHandle, Unit};
+
+use artefact::Cache;
+use engine::Fingerprint;
+
+/// The caller's binary and the arguments that make it a sandbox child, such as `/proc/self/exe`
+/// and `__sandbox`. The rest of the command line is this crate's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The binary.
+    pub path: PathBuf,
+    /// The arguments that lead to [`child_main`].
+    pub args: Vec<OsString>,
+}
+
+/// Prepares modules and starts runners. Clones share one cache.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    program: Arc<Program>,
+    cache: Arc<Cache>,
+    compile_limits: CompileLimits,
+    /// The engine of this program's children, asked for once.
+    engine: Arc<OnceLock<Fingerprint>>,
+    /// Held while compiling: one compiler child at a time, because each may take gigabytes.
+    compiling: Arc<Mutex<()>>,
+}
+
+impl Sandbox {
+    /// A sandbox whose children are `program` and which keeps artefacts in `cache_dir`.
+    pub fn new(program: Program, cache_dir: PathBuf) -> Sandbox {
+        Sandbox {
+            program: Arc::new(program),
+            cache: Arc::new(Cache::new(cache_dir)),
+            compile_limits: CompileLimits::DEFAULT,
+            engine: Arc::default(),
+            compiling: Arc::default(),
+        }
+    }
+
+    /// The same with other limits on compiling.
+    pub fn with_compile_limits(self, compile_limits: CompileLimits) -> Sandbox {
+        Sandbox { compile_limits, ..self }
+    }
+
+    /// Makes `wasm` ready to start: checks it against the profile and compiles it in a compiler
+    /// child, unless the cache has it. Blocks until then.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Invalid`] is the same on every machine; the rest is about this one.
+    pub fn prepare(&self, module: &ModuleId, wasm: &[u8]) -> Result<Artefact, Refusal> {
+        let info = check(wasm).map_err(Refusal::Invalid)?;
+        if ModuleId::of(wasm) != *module {
+            let text = format!("these bytes are not module {module}");
+            return Err(Refusal::NoResult(NoResult::Engine, text));
+        }
+        let engine = self.engine()?;
+        if let Some(artefact) = self.cache.find(module, info, &engine) {
+            return Ok(artefact);
+        }
+        let _alone = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have compiled it while this thread waited for its turn.
+        if let Some(artefact) = self.cache.find(module, info, &engine) {
+            return Ok(artefact);
+        }
+        let (engine, code) = compiler::compile(&self.program, &self.compile_limits, wasm)?;
+        self.cache.insert(module, &engine, &code).map_err(|error| {
+            let text = format!("could not keep an artefact: {error}");
+            Refusal::NoResult(NoResult::Engine, text)
+        })?;
+        self.cache.find(module, info, &engine).ok_or_else(|| {
+            let text = "an artefact vanished as soon as it was written";
+            Refusal::NoResult(NoResult::Engine, text.into())
+        })
+    }
+
+    /// Starts a runner child and returns when it is ready for units. Blocks until then.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Invalid`] is the same on every machine; the rest is about this one.
+    pub fn start(&self, artefact: &Artefact, limits: &Limits) -> Result<Runner, StartError> {
+        limits
+            .check()
+            .map_err(|error| StartError::NoResult(NoResult::Engine, error.to_string()))?;
+        let (found, max) = (artefact.info().memory_min_bytes, limits.memory_max_bytes);
+        if found > max {
+            let what = "bytes of memory at the start";
+            return Err(StartError::Invalid(ModuleError::OverLimit { what, found, max }));
+        }
+        Runner::start(&self.program, artefact, limits)
+    }
+
+    fn engine(&self) -> Result<Fingerprint, Refusal> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(*engine);
+        }
+        let engine = compiler::fingerprint(&self.program, &self.compile_limits)?;
+        Ok(*self.engine.get_or_init(|| engine))
+    }
+}
+
+/// Why a module was not made ready. Nothing has changed but the cache.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is outside the profile: the outcome of each of its units is
+    /// [`Fault::InvalidModule`].
+    #[error("{0}")]
+    Invalid(ModuleError),
+    /// This machine could not; the text is for people.
+    #[error("{reason}: {1}", reason = .0.as_str())]
+    NoResult(NoResult, String),
+}
+
+impl Refusal {
+    /// What to report of a unit of this module.
+    pub fn report(&self) -> RunReport {
+        match self {
+            Refusal::Invalid(_) => invalid_module(),
+            Refusal::NoResult(reason, _) => RunReport::NoResult(*reason),
+        }
+    }
+}
+
+/// Why a runner was not started. Nothing has changed, except that an artefact that would not load
+/// is forgotten: prepare the module again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// The module asks for more than the job's limits at its start: the outcome of each of its
+    /// units is [`Fault::InvalidModule`].
+    #[error("{0}")]
+    Invalid(ModuleError),
+    /// This machine could not; the text is for people.
+    #[error("{reason}: {1}", reason = .0.as_str())]
+    NoResult(NoResult, String),
+}
+
+impl StartError {
+    /// What to report of a unit of this module.
+    pub fn report(&self) -> RunReport {
+        match self {
+            StartError::Invalid(_) => invalid_module(),
+            StartError::NoResult(reason, _) => RunReport::NoResult(*reason),
+        }
+    }
+}
+
+fn invalid_module() -> RunReport {
+    let fault = Fault::InvalidModule;
+    RunReport::Done { outcome: Outcome::Fault(fault), witness: witness::of_fault(fault) }
+}

@@ -1,0 +1,177 @@
+//! The list of all calls with their types, and those whose answer is always the same.
+//!
+//! Most of preview 1 is about files, folders and sockets. None exist here, but the names do: a
+//! program that imports one and never calls it must still run.
+
+use wasmtime::{Caller, Engine, FuncType, Linker, Val, ValType};
+
+use super::{Errno, Guest, number};
+
+/// The module that all calls are imported from.
+pub(crate) const MODULE: &str = "wasi_snapshot_preview1";
+
+/// One call.
+struct Call {
+    name: &'static str,
+    /// `i` for each i32 parameter, `I` for each i64. The result is an i32, except for `proc_exit`.
+    parameters: &'static str,
+    answer: Fixed,
+}
+
+/// A call's answer, where it does not depend on the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fixed {
+    /// It does depend: another module defines the call.
+    No,
+    /// Always this.
+    Always(Result<(), Errno>),
+    /// This if the first parameter is an open descriptor.
+    IfOpen(Errno),
+}
+
+/// The type of a call as a message shows it, if there is such a call.
+pub(crate) fn signature(name: &str) -> Option<String> {
+    let call = CALLS.iter().find(|call| call.name == name)?;
+    let parameters: Vec<&str> =
+        call.parameters.chars().map(|kind| if kind == 'i' { "i32" } else { "i64" }).collect();
+    let result = if call.has_result() { " -> i32" } else { "" };
+    Some(format!("({}){result}", parameters.join(", ")))
+}
+
+/// Defines the calls whose answer is fixed.
+pub(super) fn define_fixed(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    for call in &CALLS {
+        let answer = call.answer;
+        if answer == Fixed::No {
+            continue;
+        }
+        let ty = call.ty(linker.engine());
+        linker.func_new(MODULE, call.name, ty, move |caller, parameters, results| {
+            results[0] = Val::I32(number(answer.of(&caller, parameters)));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+impl Call {
+    fn has_result(&self) -> bool {
+        self.name != "proc_exit"
+    }
+
+    fn ty(&self, engine: &Engine) -> FuncType {
+        let parameters = self
+            .parameters
+            .chars()
+            .map(|kind| if kind == 'i' { ValType::I32 } else { ValType::I64 });
+        FuncType::new(engine, parameters, self.has_result().then_some(ValType::I32))
+    }
+}
+
+impl Fixed {
+    fn of(self, caller: &Caller<'_, Guest>, parameters: &[Val]) -> Result<(), Errno> {
+        match (self, parameters) {
+            (Fixed::Always(answer), _) => answer,
+            (Fixed::IfOpen(errno), [Val::I32(fd), ..]) => {
+                caller.data().streams.check(fd.cast_unsigned())?;
+                Err(errno)
+            }
+            (Fixed::IfOpen(_) | Fixed::No, _) => Err(Errno::NotSupported),
+        }
+    }
+}
+
+const fn ours(name: &'static str, parameters: &'static str) -> Call {
+    Call { name, parameters, answer: Fixed::No }
+}
+
+const fn always(name: &'static str, parameters: &'static str, errno: Errno) -> Call {
+    Call { name, parameters, answer: Fixed::Always(Err(errno)) }
+}
+
+const fn if_open(name: &'static str, parameters: &'static str, errno: Errno) -> Call {
+    Call { name, parameters, answer: Fixed::IfOpen(errno) }
+}
+
+/// All of preview 1.
+const CALLS: [Call; 46] = [
+    ours("args_get", "ii"),
+    ours("args_sizes_get", "ii"),
+    ours("environ_get", "ii"),
+    ours("environ_sizes_get", "ii"),
+    ours("clock_res_get", "ii"),
+    ours("clock_time_get", "iIi"),
+    if_open("fd_advise", "iIIi", Errno::IllegalSeek),
+    if_open("fd_allocate", "iII", Errno::IllegalSeek),
+    ours("fd_close", "i"),
+    if_open("fd_datasync", "i", Errno::Invalid),
+    ours("fd_fdstat_get", "ii"),
+    ours("fd_fdstat_set_flags", "ii"),
+    if_open("fd_fdstat_set_rights", "iII", Errno::NotSupported),
+    ours("fd_filestat_get", "ii"),
+    if_open("fd_filestat_set_size", "iI", Errno::Invalid),
+    if_open("fd_filestat_set_times", "iIIi", Errno::NotSupported),
+    if_open("fd_pread", "iiiIi", Errno::IllegalSeek),
+    always("fd_prestat_get", "ii", Errno::BadDescriptor),
+    always("fd_prestat_dir_name", "iii", Errno::BadDescriptor),
+    if_open("fd_pwrite", "iiiIi", Errno::IllegalSeek),
+    ours("fd_read", "iiii"),
+    always("fd_readdir", "iiiIi", Errno::BadDescriptor),
+    ours("fd_renumber", "ii"),
+    if_open("fd_seek", "iIii", Errno::IllegalSeek),
+    if_open("fd_sync", "i", Errno::Invalid),
+    if_open("fd_tell", "ii", Errno::IllegalSeek),
+    ours("fd_write", "iiii"),
+    always("path_create_directory", "iii", Errno::BadDescriptor),
+    always("path_filestat_get", "iiiii", Errno::BadDescriptor),
+    always("path_filestat_set_times", "iiiiIIi", Errno::BadDescriptor),
+    always("path_link", "iiiiiii", Errno::BadDescriptor),
+    always("path_open", "iiiiiIIii", Errno::BadDescriptor),
+    always("path_readlink", "iiiiii", Errno::BadDescriptor),
+    always("path_remove_directory", "iii", Errno::BadDescriptor),
+    always("path_rename", "iiiiii", Errno::BadDescriptor),
+    always("path_symlink", "iiiii", Errno::BadDescriptor),
+    always("path_unlink_file", "iii", Errno::BadDescriptor),
+    ours("poll_oneoff", "iiii"),
+    ours("proc_exit", "i"),
+    always("proc_raise", "i", Errno::NotSupported),
+    Call { name: "sched_yield", parameters: "", answer: Fixed::Always(Ok(())) },
+    ours("random_get", "ii"),
+    if_open("sock_accept", "iii", Errno::NotSocket),
+    if_open("sock_recv", "iiiiii", Errno::NotSocket),
+    if_open("sock_send", "iiiii", Errno::NotSocket),
+    if_open("sock_shutdown", "ii", Errno::NotSocket),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Request;
+    use crate::preview1::{Caps, define};
+    use wasmtime::{ExternType, Store};
+
+    #[test]
+    fn every_call_is_defined_with_the_type_that_the_profile_checks() {
+        let engine = Engine::default();
+        let mut linker = Linker::new(&engine);
+        define(&mut linker).unwrap();
+        let guest = Guest::new(Caps::new(0, 0), Request::default(), Vec::new(), Vec::new());
+        let mut store = Store::new(&engine, guest);
+        for call in &CALLS {
+            let defined = linker.get(&mut store, MODULE, call.name);
+            let Ok(ExternType::Func(ty)) = defined.map(|item| item.ty(&store)) else {
+                panic!("{} is missing", call.name);
+            };
+            assert!(ty.matches(&call.ty(&engine)), "{}: {ty}", call.name);
+        }
+        assert_eq!(linker.iter(&mut store).count(), CALLS.len());
+    }
+
+    #[test]
+    fn a_signature_reads_as_text() {
+        assert_eq!(signature("fd_seek").unwrap(), "(i32, i64, i32, i32) -> i32");
+        assert_eq!(signature("proc_exit").unwrap(), "(i32)");
+        assert_eq!(signature("sched_yield").unwrap(), "() -> i32");
+        assert_eq!(signature("fd_dup"), None);
+    }
+}

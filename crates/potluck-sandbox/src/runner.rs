@@ -1,0 +1,281 @@
+//! The parent's side of a runner child: hands it units one by one and believes nothing it says
+//! beyond what fits the limits.
+//!
+//! A child is *spent* after anything out of the ordinary, and after [`RUNS_MAX`] units: whoever
+//! owns the runner drops it and starts another. What a run can do to the next one in the same
+//! child is what a broken engine lets it do, so units of different submitters get different
+//! children: that is the caller's to see to.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use potluck_unit::{Limits, NoResult, Outcome, RunReport, UnitId};
+
+use crate::artefact::Artefact;
+use crate::cpu;
+use crate::message::{
+    self, ARGS_MAX_BYTES, DONE_BYTES, Done, Ending, FAILED_MAX_BYTES, STDERR_MAX_BYTES,
+    STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED, TAG_READY, TAG_UNIT,
+};
+use crate::patience::Until;
+use crate::pipe::{self, Inbox, PipeError};
+use crate::process::{End, Process, Started};
+use crate::{Program, StartError};
+
+/// How many units one child runs. Starting another costs what a hundred small units do; what may
+/// have leaked in the old one is gone with it.
+pub const RUNS_MAX: u32 = 10_000;
+
+/// One unit, as the guest will see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Unit<'a> {
+    /// Seeds the guest's randomness.
+    pub id: UnitId,
+    /// The arguments after the program's name, which is always `task.wasm`.
+    pub args: &'a [String],
+    /// Standard input.
+    pub stdin: &'a [u8],
+}
+
+/// What came of one unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The outcome, or why there is none.
+    pub report: RunReport,
+    /// The first [`STDERR_MAX_BYTES`] of standard error, for people. Part of no outcome.
+    pub stderr: Vec<u8>,
+    /// Processor time the child took since the unit before, if the system says.
+    pub cpu: Option<Duration>,
+}
+
+/// A runner child. Dropping it kills and reaps the child.
+pub struct Runner {
+    process: Arc<Process>,
+    to_child: OwnedFd,
+    inbox: Inbox,
+    limits: Limits,
+    runs: u32,
+    is_spent: bool,
+    cpu: cpu::Meter,
+    /// The arguments of the unit at hand, encoded; kept for its capacity.
+    tail: Vec<u8>,
+}
+
+impl Runner {
+    pub(crate) fn start(
+        program: &Program,
+        artefact: &Artefact,
+        limits: &Limits,
+    ) -> Result<Runner, StartError> {
+        let failed = |error: std::io::Error| {
+            StartError::NoResult(NoResult::ChildDied, format!("could not start a runner: {error}"))
+        };
+        let parameters = [
+            "run".into(),
+            limits.memory_max_bytes.to_string(),
+            limits.output_max_bytes.to_string(),
+        ];
+        let code = artefact.file().try_clone().map_err(failed)?;
+        let Started { process, to_child, from_child } =
+            Process::start(program, &parameters, Stdio::from(code)).map_err(failed)?;
+        let mut runner = Runner {
+            cpu: cpu::Meter::new(process.pid()),
+            process: Arc::new(process),
+            to_child,
+            inbox: Inbox::new(from_child),
+            limits: *limits,
+            runs: 0,
+            is_spent: false,
+            tail: Vec::new(),
+        };
+        match runner.ready() {
+            Ok(None) => Ok(runner),
+            Ok(Some(reason)) => {
+                artefact.discard();
+                Err(StartError::NoResult(NoResult::Engine, reason))
+            }
+            Err(error) => Err(StartError::NoResult(
+                NoResult::ChildDied,
+                format!("the runner did not get ready: {error}"),
+            )),
+        }
+    }
+
+    /// Runs one unit to its end, or to the deadline.
+    ///
+    /// Always returns: whatever goes wrong with the child is a [`NoResult`], and leaves the runner
+    /// spent.
+    pub fn run(&mut self, unit: &Unit<'_>) -> Run {
+        let done = if self.is_spent() {
+            Err(PipeError::Closed)
+        } else {
+            self.runs += 1;
+            self.exchange(unit)
+        };
+        match done {
+            Ok((report, stderr)) => {
+                // The child goes on, but after a trap nobody vouches for what is in it.
+                self.is_spent |=
+                    !matches!(report, RunReport::Done { outcome: Outcome::Result { .. }, .. });
+                Run { report, stderr, cpu: self.cpu.lap() }
+            }
+            Err(error) => {
+                let cpu = self.cpu.lap();
+                self.is_spent = true;
+                self.process.end(End::Dismissed);
+                let reason = self.reason(error);
+                if reason == NoResult::ChildDied {
+                    tracing::warn!(pid = self.process.pid(), %error, "runner child is lost");
+                }
+                Run { report: RunReport::NoResult(reason), stderr: Vec::new(), cpu }
+            }
+        }
+    }
+
+    /// Whether this runner has run its last unit.
+    pub fn is_spent(&self) -> bool {
+        self.is_spent || self.runs >= RUNS_MAX || self.process.ended().is_some()
+    }
+
+    /// A way to stop, suspend or kill the child from elsewhere.
+    pub fn handle(&self) -> RunnerHandle {
+        RunnerHandle { process: Arc::clone(&self.process) }
+    }
+
+    /// Waits for the child's first words; its last ones if something is wrong.
+    fn ready(&mut self) -> Result<Option<String>, PipeError> {
+        let mut patience = Until::new(&self.process, READY_MAX);
+        let header = self.inbox.header(&mut patience)?;
+        match header.tag {
+            TAG_READY if header.length == 0 => Ok(None),
+            TAG_FAILED if header.length <= FAILED_MAX_BYTES => {
+                let mut reason = Vec::new();
+                self.inbox.take(header.length, &mut reason, &mut patience)?;
+                Ok(Some(String::from_utf8_lossy(&reason).into_owned()))
+            }
+            _ => Err(PipeError::Nonsense("neither ready nor failed")),
+        }
+    }
+
+    fn exchange(&mut self, unit: &Unit<'_>) -> Result<(RunReport, Vec<u8>), PipeError> {
+        let args_bytes: usize = unit.args.iter().map(|argument| argument.len() + 1).sum();
+        let stdin_length = u32::try_from(unit.stdin.len()).unwrap_or(u32::MAX);
+        if unit.stdin.len() > STDIN_MAX_BYTES || args_bytes > ARGS_MAX_BYTES {
+            return Ok((RunReport::NoResult(NoResult::Engine), b"unit too large".to_vec()));
+        }
+        if !self.inbox.is_empty() {
+            return Err(PipeError::Nonsense("words nobody asked for"));
+        }
+        self.tail.clear();
+        for argument in unit.args {
+            message::push_argument(&mut self.tail, argument.as_bytes());
+        }
+        let head = message::unit_head(&unit.id, stdin_length);
+        let deadline = Duration::from_millis(self.limits.deadline_ms);
+        let mut patience = Until::new(&self.process, deadline);
+        let parts = [&head[..], unit.stdin, &self.tail];
+        pipe::send(self.to_child.as_fd(), TAG_UNIT, parts, &mut patience)?;
+        receive(&mut self.inbox, &self.limits, &mut patience)
+    }
+
+    /// Why there is no result, when the pipe says this.
+    fn reason(&self, error: PipeError) -> NoResult {
+        match (self.process.ended(), error) {
+            (Some(End::Asked), _) => NoResult::Stopped,
+            (_, PipeError::Late) => NoResult::Deadline,
+            (_, PipeError::NoMemory) => NoResult::HostMemory,
+            (_, PipeError::Closed | PipeError::Nonsense(_) | PipeError::System(_)) => {
+                NoResult::ChildDied
+            }
+        }
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // Handles may outlive the runner; the child must not.
+        self.process.end(End::Dismissed);
+    }
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pid = self.process.pid();
+        f.debug_struct("Runner")
+            .field("pid", &pid)
+            .field("runs", &self.runs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads one reply and holds it against the limits.
+fn receive(
+    inbox: &mut Inbox,
+    limits: &Limits,
+    patience: &mut Until<'_>,
+) -> Result<(RunReport, Vec<u8>), PipeError> {
+    let header = inbox.header(patience)?;
+    let rest = header.length.checked_sub(DONE_BYTES).filter(|_| header.tag == TAG_DONE);
+    let rest = rest.ok_or(PipeError::Nonsense("not a reply"))?;
+    let done = Done::of_bytes(&inbox.array(patience)?).ok_or(PipeError::Nonsense("no ending"))?;
+    let stdout_length = done.stdout_length as usize;
+    let stderr_length = rest.checked_sub(stdout_length);
+    let stderr_length = stderr_length.ok_or(PipeError::Nonsense("more output than reply"))?;
+    if u64::from(done.stdout_length) > limits.output_max_bytes {
+        return Err(PipeError::Nonsense("output over the limit"));
+    }
+    if stderr_length > STDERR_MAX_BYTES {
+        return Err(PipeError::Nonsense("standard error over the limit"));
+    }
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    inbox.take(stdout_length, &mut stdout, patience)?;
+    inbox.take(stderr_length, &mut stderr, patience)?;
+    if !inbox.is_empty() {
+        return Err(PipeError::Nonsense("words after the reply"));
+    }
+    let report = match done.ending {
+        Ending::Result { exit_code, witness } => {
+            RunReport::Done { outcome: Outcome::Result { exit_code, stdout }, witness }
+        }
+        Ending::Fault { fault, witness } => {
+            RunReport::Done { outcome: Outcome::Fault(fault), witness }
+        }
+        Ending::NoResult(reason) => RunReport::NoResult(reason),
+    };
+    Ok((report, stderr))
+}
+
+/// A hold on a runner's child that can be kept elsewhere, and outlive it without harm.
+#[derive(Debug, Clone)]
+pub struct RunnerHandle {
+    process: Arc<Process>,
+}
+
+impl RunnerHandle {
+    /// Kills the child. A unit that is running ends as [`NoResult::Stopped`].
+    pub fn kill(&self) {
+        self.process.end(End::Asked);
+    }
+
+    /// Stops the child where it is, and its deadline with it.
+    pub fn suspend(&self) {
+        self.process.suspend(true);
+    }
+
+    /// Lets a suspended child go on.
+    pub fn resume(&self) {
+        self.process.suspend(false);
+    }
+
+    /// The child's process id, to show and to measure; not to signal, as it may be gone.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+}
+
+/// Getting ready takes milliseconds, but a child that only runs when the machine is idle may have
+/// to wait for its turn.
+const READY_MAX: Duration = Duration::from_secs(60);

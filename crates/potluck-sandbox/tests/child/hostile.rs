@@ -1,0 +1,158 @@
+//! Claims about children that have turned against their parent. The child here is this binary,
+//! started with a word that says how it misbehaves.
+
+use std::ffi::OsString;
+use std::io::{Read as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use potluck_sandbox::{Program, Refusal, Sandbox};
+use potluck_unit::{Limits, NoResult};
+
+use crate::claims;
+use crate::world::{SMALL, World, go, module, no_result, program};
+
+claims![
+    no_reply_that_breaks_the_rules_is_believed,
+    a_child_that_never_reads_meets_the_deadline,
+    a_compiler_that_breaks_the_rules_is_no_result,
+    a_stranger_calling_itself_a_child_changes_nothing,
+];
+
+/// The word that makes this binary a hostile child.
+pub(crate) const CHILD: &str = "__hostile";
+
+/// `argv`: the trick, and then what an honest child gets.
+pub(crate) fn child(mut argv: impl Iterator<Item = OsString>) -> ExitCode {
+    let trick = argv.next().unwrap().into_string().unwrap();
+    let mut out = std::io::stdout();
+    let mut say = |bytes: &[u8]| {
+        let _ = out.write_all(bytes);
+        let _ = out.flush();
+    };
+    if let Some(words) = trick.strip_prefix("start:") {
+        say(&hex(words));
+        return ExitCode::SUCCESS;
+    }
+    say(&[16, 0, 0, 0, 0]);
+    if trick == "deaf" {
+        std::thread::sleep(Duration::from_secs(60));
+        return ExitCode::SUCCESS;
+    }
+    let mut head = [0; 41];
+    let _ = std::io::stdin().read_exact(&mut head);
+    if trick == "endless" {
+        loop {
+            say(&[0; 4096]);
+        }
+    }
+    say(&hex(&trick));
+    std::thread::sleep(Duration::from_secs(60));
+    ExitCode::SUCCESS
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sandbox(world: &World, trick: &str) -> Sandbox {
+    let path = std::env::current_exe().unwrap();
+    let program = Program { path, args: vec![CHILD.into(), trick.into()] };
+    Sandbox::new(program, world.cache())
+}
+
+/// A reply frame that claims these lengths.
+fn reply(tag: u8, length: u32, ending: u8, code: u32, stdout: u32, rest: &[u8]) -> Vec<u8> {
+    let mut frame = vec![tag];
+    frame.extend(length.to_le_bytes());
+    frame.push(ending);
+    frame.extend(code.to_le_bytes());
+    frame.extend([0; 32]);
+    frame.extend(stdout.to_le_bytes());
+    frame.extend(rest);
+    frame
+}
+
+fn no_reply_that_breaks_the_rules_is_believed() {
+    let world = World::new();
+    let (module, wasm) = module(&program(""));
+    let artefact = world.sandbox.prepare(&module, &wasm).unwrap();
+    let limits = Limits { deadline_ms: 2000, output_max_bytes: 100, ..SMALL };
+    let cases = [
+        ("another tag", reply(99, 41, 0, 0, 0, b"")),
+        ("too short", reply(18, 40, 0, 0, 0, b"")),
+        ("no such ending", reply(18, 41, 3, 0, 0, b"")),
+        ("no such fault", reply(18, 41, 1, 99, 0, b"")),
+        ("a reason that is not a child's", reply(18, 41, 2, 7, 0, b"")),
+        ("more output than reply", reply(18, 41, 0, 0, 1, b"")),
+        ("output one over its cap", reply(18, 41 + 101, 0, 0, 101, &[0; 101])),
+        ("output of four gibibytes", reply(18, u32::MAX, 0, 0, u32::MAX - 41, b"")),
+        ("standard error one over its cap", reply(18, 41 + 65537, 0, 0, 0, &[])),
+        ("output with a fault", reply(18, 42, 1, 1, 1, b"x")),
+        ("words after the reply", reply(18, 41, 0, 0, 0, b"x")),
+    ];
+    for (name, frame) in cases {
+        let trick = to_hex(&frame);
+        let mut runner = sandbox(&world, &trick).start(&artefact, &limits).unwrap();
+        assert_eq!(no_result(&go(&mut runner, &[], b"")), NoResult::ChildDied, "{name}");
+        assert!(runner.is_spent());
+    }
+    let mut endless = sandbox(&world, "endless").start(&artefact, &limits).unwrap();
+    assert_eq!(no_result(&go(&mut endless, &[], b"")), NoResult::ChildDied);
+    // Half a reply and then silence.
+    let half = to_hex(&reply(18, 141, 0, 0, 100, b"half"));
+    let mut silent = sandbox(&world, &half).start(&artefact, &limits).unwrap();
+    assert_eq!(no_result(&go(&mut silent, &[], b"")), NoResult::Deadline);
+    // The claims above fail for the right reason: an honest frame is taken.
+    let honest = to_hex(&reply(18, 141, 0, 7, 100, &[5; 100]));
+    let mut runner = sandbox(&world, &honest).start(&artefact, &limits).unwrap();
+    assert_eq!(crate::world::result(&go(&mut runner, &[], b"")), (7, &[5; 100][..]));
+}
+
+fn a_child_that_never_reads_meets_the_deadline() {
+    let world = World::new();
+    let (module, wasm) = module(&program(""));
+    let artefact = world.sandbox.prepare(&module, &wasm).unwrap();
+    let limits = Limits { deadline_ms: 200, ..SMALL };
+    let mut runner = sandbox(&world, "deaf").start(&artefact, &limits).unwrap();
+    assert_eq!(no_result(&go(&mut runner, &[], &vec![0; 1 << 20])), NoResult::Deadline);
+}
+
+fn a_compiler_that_breaks_the_rules_is_no_result() {
+    let world = World::new();
+    let (module, wasm) = module(&program(""));
+    let engine = [&[19, 32, 0, 0, 0][..], &[1; 32]].concat();
+    for words in [
+        Vec::new(),
+        vec![19, 31, 0, 0, 0],
+        vec![18, 32, 0, 0, 0],
+        [&engine[..], &[20, 255, 255, 255, 255]].concat(),
+        [&engine[..], &[17, 255, 255, 255, 255]].concat(),
+        [&engine[..], &[20, 9, 0, 0, 0, 1]].concat(),
+        [&engine[..], &[99, 0, 0, 0, 0]].concat(),
+    ] {
+        let trick = format!("start:{}", to_hex(&words));
+        let refusal = sandbox(&world, &trick).prepare(&module, &wasm).unwrap_err();
+        assert!(
+            matches!(refusal, Refusal::NoResult(NoResult::ChildDied, _)),
+            "{words:?}: {refusal:?}"
+        );
+    }
+}
+
+fn a_stranger_calling_itself_a_child_changes_nothing() {
+    for args in [&["__sandbox"][..], &["__sandbox", "run"], &["__sandbox", "run", "x", "y"]] {
+        let exit = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(args)
+            .stdin(std::process::Stdio::null())
+            .status();
+        assert_eq!(exit.unwrap().code(), Some(64), "{args:?}");
+    }
+}

@@ -1,0 +1,34 @@
+//! The words of Potluck: ids, keys, jobs, units, receipts, messages and their exact bytes.
+//!
+//! Nothing here decides, waits, reads a clock or touches a file. Whatever two peers must agree on
+//! bit for bit is defined in this crate, and only here.
+
+mod id;
+mod time;
+mod key;
+mod limits;
+mod inputs;
+mod job;
+mod claim;
+mod outcome;
+mod receipt;
+mod contact;
+mod record;
+mod message;
+mod encoding;
+
+pub use claim::Claim;
+pub use contact::Contact;
+pub use encoding::DecodeError;
+pub use id::{
+    BlobId, IdError, JobId, ModuleId, PeerId, RecordId, ResultHash, UnitId, Witness, WorkDigest,
+};
+pub use inputs::{InputIndex, InputTable, InputsError, PageRef, Row, rows_of_page};
+pub use job::{Extra, Job};
+pub use key::{Key, Signature};
+pub use limits::{Limits, LimitsError};
+pub use message::{Compare, Fingerprint, Hello, IdRange, Listing, Message, Topic};
+pub use outcome::{Fault, NoResult, Outcome, OutcomeError, RunReport};
+pub use receipt::{Receipt, ReceiptBatch, ReceiptHead, Statement};
+pub use record::{Close, Record, Signed, id_of};
+pub use time::Time;

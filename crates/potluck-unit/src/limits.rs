@@ -1,0 +1,81 @@
+//! What one unit may use. Part of the signed job, because a cap that the guest can observe is part
+//! of what the result means.
+
+use serde::{Deserialize, Serialize};
+
+/// The caps on one unit, chosen by the submitter and enforced by every worker.
+///
+/// None of them covers compiling the module or the sandbox process itself: those have limits of
+/// their own in the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Linear memories together, in bytes. Above it `memory.grow` answers -1, everywhere alike.
+    pub memory_max_bytes: u64,
+    /// Standard output, in bytes. One byte more is the fault [`crate::Fault::OutputTooLarge`].
+    pub output_max_bytes: u64,
+    /// Wall-clock time a worker grants one unit, in milliseconds, not counting time suspended.
+    /// Running over is no result: how fast a machine is must never be voted on.
+    pub deadline_ms: u64,
+}
+
+impl Limits {
+    /// 512 MiB admits nearly every real program that was measured; 256 MiB refuses some.
+    pub const DEFAULT: Limits = Limits {
+        memory_max_bytes: 512 << 20,
+        output_max_bytes: 16 << 20,
+        deadline_ms: 10 * 60 * 1000,
+    };
+    /// 4 GiB: all that a 32-bit guest can address.
+    pub const MEMORY_MAX_BYTES: u64 = 4 << 30;
+    /// 64 MiB: a worker holds a unit's output in memory before it goes to disk.
+    pub const OUTPUT_MAX_BYTES: u64 = 64 << 20;
+    /// One day: longer units lose too much work when a donor's laptop closes.
+    pub const DEADLINE_MAX_MS: u64 = 24 * 3600 * 1000;
+
+    /// Whether every cap is one that a worker can be asked for.
+    pub fn check(&self) -> Result<(), LimitsError> {
+        let limits = [
+            ("memory", self.memory_max_bytes, Self::MEMORY_MAX_BYTES, "bytes"),
+            ("output", self.output_max_bytes, Self::OUTPUT_MAX_BYTES, "bytes"),
+            ("deadline", self.deadline_ms, Self::DEADLINE_MAX_MS, "ms"),
+        ];
+        match limits.into_iter().find(|(_, asked, max, _)| *asked == 0 || asked > max) {
+            None => Ok(()),
+            Some((limit, asked, max, unit)) => Err(LimitsError { limit, asked, max, unit }),
+        }
+    }
+}
+
+/// A cap outside its range. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a {limit} limit of {asked} {unit} is outside 1 to {max} {unit}")]
+pub struct LimitsError {
+    limit: &'static str,
+    asked: u64,
+    max: u64,
+    unit: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_past_each_limit_is_refused_and_names_it() {
+        assert_eq!(Limits::DEFAULT.check(), Ok(()));
+        let over = |limits: Limits| limits.check().unwrap_err().to_string();
+        assert!(
+            over(Limits { memory_max_bytes: Limits::MEMORY_MAX_BYTES + 1, ..Limits::DEFAULT })
+                .contains("memory")
+        );
+        assert!(
+            over(Limits { output_max_bytes: Limits::OUTPUT_MAX_BYTES + 1, ..Limits::DEFAULT })
+                .contains("output")
+        );
+        assert!(
+            over(Limits { deadline_ms: Limits::DEADLINE_MAX_MS + 1, ..Limits::DEFAULT })
+                .contains("deadline")
+        );
+        assert!(over(Limits { deadline_ms: 0, ..Limits::DEFAULT }).contains("deadline"));
+    }
+}

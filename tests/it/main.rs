@@ -1,0 +1,12 @@
+//! One binary for every test that needs the built program, real processes or the whole repository.
+
+#![expect(clippy::unwrap_used, reason = "what a test can't go on without ends it")]
+
+mod grid;
+
+mod demo;
+mod durability;
+mod errors;
+mod programs;
+mod jobs;
+mod tidy;
