@@ -1,7 +1,7 @@
 //! `kill -9` at any moment loses nothing that was acknowledged.
 
 use crate::grid::{Grid, descendants, finish, is_alive, potluck, until};
-use crate::jobs::ECHO;
+use crate::jobs::{self, ECHO};
 
 #[test]
 fn every_peer_killed_and_restarted_in_turn_and_the_job_still_finishes() {
@@ -70,10 +70,7 @@ fn a_submitter_killed_right_after_it_was_told_the_id_loses_nothing() {
 #[test]
 fn a_killed_worker_leaves_no_sandbox_behind() {
     let mut grid = Grid::of(1);
-    let spin = grid.file(
-        "spin.wat",
-        r#"(module (memory (export "memory") 1) (func (export "_start") (loop $again (br $again))))"#,
-    );
+    let spin = grid.file("spin.wat", jobs::SPIN);
     grid.ok(&["submit", spin.to_str().unwrap(), "-k", "1"]);
     let pid = grid.worker(0).pid();
     until("a sandbox runs", || !descendants(pid).is_empty());

@@ -165,9 +165,9 @@ impl Worker {
     }
 }
 
-/// Sends a signal by name.
+/// Sends a signal by name. By the shell's own `kill`, which every system has.
 pub(crate) fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
     assert!(status.unwrap().success());
 }
 

@@ -8,6 +8,10 @@ use crate::grid::{Grid, finish, potluck, until};
 /// with the exit code that `exit=N` as its first argument asks for.
 pub(crate) const ECHO: &str = include_str!("echo.wat");
 
+/// A WASI command that never ends.
+pub(crate) const SPIN: &str =
+    r#"(module (memory (export "memory") 1) (func (export "_start") (loop $again (br $again))))"#;
+
 fn job_id(out: &str) -> String {
     let id = out.trim().to_owned();
     assert_eq!(id.len(), 64, "the job id alone is printed: {out:?}");
@@ -164,10 +168,7 @@ fn too_few_workers_is_said_and_waited_for() {
 #[test]
 fn a_unit_that_faults_or_never_ends_is_told_apart_and_the_rest_arrives() {
     let grid = Grid::of(2);
-    let spin = grid.file(
-        "spin.wat",
-        r#"(module (memory (export "memory") 1) (func (export "_start") (loop $again (br $again))))"#,
-    );
+    let spin = grid.file("spin.wat", SPIN);
     let finished = grid.run(&["run", spin.to_str().unwrap(), "--deadline", "1s", "-k", "2"]);
     assert_eq!(finished.code, 5, "{}", finished.err);
     assert!(finished.err.contains("deadline"), "{}", finished.err);
@@ -181,12 +182,17 @@ fn a_unit_that_faults_or_never_ends_is_told_apart_and_the_rest_arrives() {
 }
 
 #[test]
-fn a_cancelled_job_is_left_alone() {
+fn a_cancelled_job_frees_the_slot_it_was_running_on() {
     let grid = Grid::of(1);
-    let echo = grid.file("echo.wat", ECHO);
-    let id = job_id(&grid.ok(&["submit", echo.to_str().unwrap(), "--array", "0-9", "-k", "2"]));
+    let spin = grid.file("spin.wat", SPIN);
+    let id = job_id(&grid.ok(&["submit", spin.to_str().unwrap(), "--array", "0-9", "-k", "1"]));
+    let status = || grid.worker(0).ask(&["status"]);
+    until("the worker runs it", || status()["slots_busy"] == 1);
     grid.ok(&["job", "cancel", &id]);
-    until("the worker has heard of it", || {
-        grid.worker(0).ask(&["job", "info", &id])["closed"] == true
-    });
+    // Far sooner than the ten minutes that each unit may take.
+    until("the worker is idle again", || status()["slots_busy"] == 0);
+    assert_eq!(grid.worker(0).ask(&["job", "info", &id])["closed"], true);
+    // And the slot is good for other work.
+    let echo = grid.file("echo.wat", ECHO);
+    assert_eq!(grid.ok(&["run", echo.to_str().unwrap(), "--array", "7", "-k", "1"]), "7\n");
 }

@@ -295,7 +295,11 @@ impl Hub {
                 });
             }
             Action::Run { slot, job, units } => self.assign(slot, job, units),
-            Action::Stop { slot } => debug!("slot {slot} is asked to stop"),
+            Action::Stop { slot } => {
+                if let Some(slots) = &self.slots {
+                    slots.stop(slot);
+                }
+            }
             Action::Tell(news) => self.publish(news),
             Action::WakeAt(at) => self.alarm = Some(at),
         }

@@ -53,6 +53,10 @@ struct Slot {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Assignment>,
+    /// Whether an assignment is being worked on.
+    busy: bool,
+    /// How many assignments are to be handed back as they are, the one being worked on first.
+    skip: usize,
     runner: Option<RunnerHandle>,
     closing: bool,
 }
@@ -96,6 +100,18 @@ impl Slots {
         slot.changed.notify_one();
     }
 
+    /// Kills what runs on a slot and hands everything it was given back, as far as it was not run.
+    pub(crate) fn stop(&self, slot: u16) {
+        let Some(slot) = self.slots.get(usize::from(slot)) else { return };
+        let mut state = slot.lock();
+        state.skip = state.queue.len() + usize::from(state.busy);
+        if state.busy
+            && let Some(runner) = &state.runner
+        {
+            runner.kill();
+        }
+    }
+
     /// Kills what runs, drops what waits, and ends the threads.
     pub(crate) fn close(self) {
         for slot in &self.slots {
@@ -127,14 +143,25 @@ fn work(number: u16, slot: &Slot, equipment: &Equipment) {
             since: Instant::now(),
         };
         for index in &assignment.units {
-            if slot.lock().closing {
-                return;
+            {
+                let state = slot.lock();
+                if state.closing {
+                    return;
+                }
+                if state.skip > 0 {
+                    break;
+                }
             }
             let report = bench.run(&assignment, *index);
             reporter.reports.push(report);
             if reporter.since.elapsed() >= REPORT_AFTER {
                 reporter.send(false);
             }
+        }
+        {
+            let mut state = slot.lock();
+            state.busy = false;
+            state.skip = state.skip.saturating_sub(1);
         }
         reporter.send(true);
     }
@@ -147,6 +174,7 @@ fn next(slot: &Slot) -> Option<Assignment> {
             return None;
         }
         if let Some(assignment) = state.queue.pop_front() {
+            state.busy = true;
             return Some(assignment);
         }
         state = slot.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -228,6 +256,7 @@ impl Bench<'_> {
                 && post.module == job.module
                 && post.inputs == job.inputs
                 && post.limits == job.limits
+                && !matches!(&post.runner, Ok(runner) if runner.is_spent())
         };
         if self.at.as_ref().is_some_and(fits) {
             return Ok(());
@@ -238,10 +267,17 @@ impl Bench<'_> {
             warn!("job {}: {error}", assignment.id.short());
             ENGINE
         })?;
-        let runner = self.start(job);
+        let runner = match self.start(job) {
+            // Trying again costs little and may go better. Not so for what is the module's fault.
+            Err(RunReport::NoResult(why)) if why != NoResult::TooCostlyToCompile => {
+                return Err(RunReport::NoResult(why));
+            }
+            started => started,
+        };
         if let Ok(runner) = &runner {
             let mut state = self.slot.lock();
-            if state.closing {
+            // Who stopped the slot while this was compiled found no runner to kill.
+            if state.closing || state.skip > 0 {
                 return Err(RunReport::NoResult(NoResult::Stopped));
             }
             state.runner = Some(runner.handle());

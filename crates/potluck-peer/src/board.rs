@@ -244,10 +244,12 @@ impl Peer {
             return false;
         }
         entry.closed = true;
+        entry.plan.give_up();
         self.board.records.insert(record.id(), record.clone());
         self.board.ids.insert(record.id());
         self.board.note_changed(close.job);
         actions.push(Action::Keep(record.clone()));
+        self.runs.stop(&close.job, actions);
         true
     }
 
@@ -447,6 +449,7 @@ impl Peer {
                 self.board.ids.remove(&record_id);
                 actions.push(Action::Forget(record));
             }
+            self.runs.stop(&id, actions);
             actions.push(Action::Clear(id));
             actions.tell(News::Job(id));
         }

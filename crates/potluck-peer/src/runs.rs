@@ -11,7 +11,7 @@ use potluck_unit::{
 };
 
 use crate::Peer;
-use crate::action::Actions;
+use crate::action::{Action, Actions};
 use crate::event::{Ran, Report};
 use crate::tally::Own;
 use crate::timers::Timer;
@@ -102,6 +102,16 @@ impl Runs {
     /// How long this peer has run units of `submitter`.
     pub(crate) fn served_us(&self, submitter: &PeerId) -> u64 {
         self.served_us.get(submitter).copied().unwrap_or(0)
+    }
+
+    /// Stops the slots that run or hold units of `job`: nobody wants them any more. What else a slot
+    /// held comes back as not run.
+    pub(crate) fn stop(&self, job: &JobId, actions: &mut Actions) {
+        for (slot, queue) in (0..).zip(&self.slots) {
+            if queue.iter().any(|assignment| assignment.job == *job) {
+                actions.push(Action::Stop { slot });
+            }
+        }
     }
 
     fn runs_for(&self, job: &JobId) -> bool {

@@ -161,6 +161,11 @@ impl Plan {
         self.barren = false;
     }
 
+    /// Nothing more is to be done about the job. Leases run out by themselves.
+    pub(crate) fn give_up(&mut self) {
+        self.claimed.clear();
+    }
+
     /// Units took `spent_us` together. Takes half of what is new, so that one odd unit passes.
     pub(crate) fn note_cost(&mut self, units: u64, spent_us: u64) {
         let cost = spent_us / units.max(1);

@@ -5,7 +5,7 @@ use potluck_unit::{BlobId, Close, Key, Limits, NoResult, ResultHash, WorkDigest}
 use super::*;
 use crate::Config;
 use crate::action::Need;
-use crate::event::Event;
+use crate::event::{Event, Ran};
 use crate::fetch::{FETCH_RETRY_MS, FETCHES_MAX, LOST_AFTER};
 
 pub(crate) const NOW: Time = Time(1_700_000_000_000);
@@ -164,6 +164,23 @@ fn only_the_submitter_closes_its_job() {
 }
 
 /// A set that depended on the order of arrival would never be level with a neighbour's.
+#[test]
+fn a_closing_stops_what_runs_of_the_job_and_nothing_more_of_it_is_started() {
+    let mut peer = worker(1);
+    let record = job(2, 3, 1);
+    let id = record.job_id().unwrap();
+    hear(&mut peer, NOW, &record);
+    let started = fetched(&mut peer, NOW, id);
+    assert!(started.iter().any(|action| matches!(action, Action::Run { slot: 0, .. })));
+    let close = Signed::sign(&key(2), Record::Close(Close { job: id }));
+    let stopped = hear(&mut peer, NOW, &close);
+    assert!(stopped.iter().any(|action| matches!(action, Action::Stop { slot: 0 })));
+    let ran = Ran { slot: 0, job: id, reports: vec![], spent_us: 1, done: true };
+    let after = handle(&mut peer, NOW, Event::Ran(ran));
+    assert!(!after.iter().any(|action| matches!(action, Action::Run { .. })), "{after:?}");
+    assert_eq!(peer.slots_busy(), 0);
+}
+
 #[test]
 fn receipts_that_say_nothing_new_are_kept_like_the_others() {
     let (mut one, mut two) = (worker(2), worker(3));
