@@ -9,4 +9,5 @@ mod durability;
 mod errors;
 mod programs;
 mod jobs;
+mod network;
 mod tidy;
