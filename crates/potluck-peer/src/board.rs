@@ -474,10 +474,12 @@ fn mark_own(entry: Option<&mut Entry>, batch: &ReceiptBatch) {
     let Some(entry) = entry else { return };
     for receipt in &batch.receipts {
         entry.tally.note_ran(receipt.index, true);
-        if let Statement::Outcome { result, .. } = receipt.statement
-            && entry.tally.own(receipt.index).is_none()
-        {
-            entry.tally.note_own(receipt.index, Own { result, witness: None });
+        match receipt.statement {
+            Statement::Outcome { result, .. } if entry.tally.own(receipt.index).is_none() => {
+                entry.tally.note_own(receipt.index, Own { result, witness: None });
+            }
+            Statement::Outcome { .. } => {}
+            Statement::NoResult(_) => entry.tally.note_blind(receipt.index),
         }
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct Unit {
     own: Option<Own>,
     /// Whether this peer ran it, is running it, or gave up on it.
     ran: bool,
+    /// Whether this peer ran it without a result, so that it can't know who lies about it.
+    blind: bool,
     verdict: Option<Verdict>,
     /// The result whose body is known to be on this peer's disk.
     body: Option<ResultHash>,
@@ -241,7 +243,10 @@ impl Tally {
         let votes = unit.votes.iter().filter(|vote| self.counts_vote(unit, vote, standing));
         let votes: Vec<ResultHash> = votes.map(|vote| vote.result).collect();
         let gave_up = unit.gave_up.iter().filter(|(voter, _)| honest(*voter)).map(|(_, why)| *why);
-        let after = verdict(&votes, &gave_up.collect::<Vec<_>>(), self.copies, workers);
+        let mut after = verdict(&votes, &gave_up.collect::<Vec<_>>(), self.copies, workers);
+        if after == Verdict::Disputed && unit.blind {
+            after = majority(&votes, self.copies);
+        }
         if before == after {
             return None;
         }
@@ -273,6 +278,13 @@ impl Tally {
     pub(crate) fn note_ran(&mut self, index: u32, ran: bool) {
         if let Some(unit) = self.units.get_mut(index as usize) {
             unit.ran = ran;
+        }
+    }
+
+    /// Notes that this peer ran a unit without a result.
+    pub(crate) fn note_blind(&mut self, index: u32) {
+        if let Some(unit) = self.units.get_mut(index as usize) {
+            unit.blind = true;
         }
     }
 
@@ -328,6 +340,19 @@ fn verdict(votes: &[ResultHash], gave_up: &[NoResult], copies: usize, workers: u
     first.map_or(Verdict::Open, Verdict::Partial)
 }
 
+/// The verdict on a dispute at a peer that ran the unit without a result: it can't tell who lies, and
+/// must not wait for ever. It takes a result that a quorum agrees on, if that is more peers than all
+/// who contradict: no more than a quorum of liars could get accepted without a dispute. It convicts
+/// nobody by this.
+fn majority(votes: &[ResultHash], copies: usize) -> Verdict {
+    let times = |result: ResultHash| votes.iter().filter(|other| **other == result).count();
+    let found = votes.iter().find(|result| {
+        let agree = times(**result);
+        agree >= copies && 2 * agree > votes.len()
+    });
+    found.map_or(Verdict::Disputed, |result| Verdict::Accepted(*result))
+}
+
 #[cfg(test)]
 mod tests {
     use potluck_unit::JobId;
@@ -354,6 +379,24 @@ mod tests {
         check(&[1, 2], 0, 2, 5, Verdict::Disputed);
         check(&[1, 1, 1, 2], 0, 2, 5, Verdict::Disputed);
         check(&[1], 0, 1, 5, Verdict::Accepted(result(1)));
+    }
+
+    #[test]
+    fn who_can_not_run_a_disputed_unit_follows_a_quorum_that_outnumbers_its_dissent() {
+        let mut tally = counted(&[(1, 1), (2, 2), (3, 1)]);
+        tally.judge(0, &Standing::default(), 9);
+        assert_eq!(tally.verdict(0), Verdict::Disputed);
+        tally.note_blind(0);
+        tally.judge(0, &Standing::default(), 9);
+        assert_eq!(tally.verdict(0), Verdict::Accepted(result(1)));
+        for even in
+            [&[(1, 1), (2, 2)][..], &[(1, 1), (2, 2), (3, 1), (4, 2)], &[(1, 1), (2, 2), (3, 3)]]
+        {
+            let mut tally = counted(even);
+            tally.note_blind(0);
+            tally.judge(0, &Standing::default(), 9);
+            assert_eq!(tally.verdict(0), Verdict::Disputed, "{even:?}");
+        }
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Machine {
     }
 
     pub(crate) fn is_honest(&self) -> bool {
-        self.spec.conduct == Conduct::Honest
+        matches!(self.spec.conduct, Conduct::Honest | Conduct::Fails)
     }
 
     /// Starts the machine: a new peer that is told what the disk kept.
@@ -261,13 +261,10 @@ impl Machine {
                     return Report { index, result: Ok((result, made_up)), body: None };
                 }
             }
+            Conduct::Fails => return guest::no_result(index),
             Conduct::Honest | Conduct::Stalls => {}
         }
-        // The submitter runs only what is disputed, and only that tells it whom to believe.
-        let may_fail = self.number != 0 || physics.no_result_per_mille == 1000;
-        if may_fail
-            && guest::fails_here(physics.seed, self.number, index, physics.no_result_per_mille)
-        {
+        if guest::fails_here(physics.seed, self.number, index, physics.no_result_per_mille) {
             return guest::no_result(index);
         }
         self.done(&Guest::of(&UnitId::of(job, index), index), index)

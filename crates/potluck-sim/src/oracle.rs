@@ -200,10 +200,14 @@ impl Oracle {
             // Whether a unit is given up depends on how many workers a peer knows of.
             let gave_up = |verdict| matches!(verdict, Some(Verdict::Unrunnable(_)));
             let same = verdicts.0 == verdicts.1 || gave_up(verdicts.0) || gave_up(verdicts.1);
-            // A liar's word still counts with who found the same itself.
-            let relied = |word: &potluck_peer::Word| liars.contains(&word.peer);
+            // A liar's word still counts with who found the same itself; and who tried in vain to
+            // settle a dispute goes by the number of voices.
+            let own_view = |word: &potluck_peer::Word| {
+                let tried_in_vain = word.said.is_err() && [a.id, b.id].contains(&word.peer);
+                liars.contains(&word.peer) || tried_in_vain
+            };
             let unit = one.unit(&self.job, index).filter(|_| !same);
-            if unit.is_some_and(|unit| !unit.words.iter().any(relied)) {
+            if unit.is_some_and(|unit| !unit.words.iter().any(own_view)) {
                 let (a, b) = (a.number, b.number);
                 return Err(format!("machines {a} and {b} differ on unit {index}: {verdicts:?}"));
             }
@@ -223,7 +227,7 @@ impl Oracle {
             // Who lends nothing has nobody to settle disputes about others' jobs with.
             let decides = machine.spec.slots > 0 || who == 0;
             let units = self.truth.len();
-            let undecided = || self.undecided(machine, peer);
+            let undecided = || self.undecided(peer);
             if decides && status.counts.accepted as usize != units && undecided() {
                 return Some(format!("machine {who} has {:?} of {units}", status.counts));
             }
@@ -234,19 +238,11 @@ impl Oracle {
         })
     }
 
-    /// Whether a unit is not accepted that could be. A worker whose own machine has no result for a
-    /// disputed unit can't tell who lied, and waits until they lie about another.
-    fn undecided(&self, machine: &Machine, peer: &Peer) -> bool {
+    /// Whether a unit is not accepted.
+    fn undecided(&self, peer: &Peer) -> bool {
         let all = 0..u32::try_from(self.truth.len()).unwrap_or(u32::MAX);
-        let units = all.filter_map(|index| peer.unit(&self.job, index));
-        let excused = |unit: &potluck_peer::UnitStatus| {
-            let gave_up = |word: &potluck_peer::Word| word.peer == machine.id && word.said.is_err();
-            machine.number != 0
-                && unit.verdict == Verdict::Disputed
-                && unit.words.iter().any(gave_up)
-        };
-        let mut open = units.filter(|unit| !matches!(unit.verdict, Verdict::Accepted(_)));
-        open.any(|unit| !excused(&unit))
+        let mut units = all.filter_map(|index| peer.unit(&self.job, index));
+        units.any(|unit| !matches!(unit.verdict, Verdict::Accepted(_)))
     }
 
     /// Looks at everything once all is well.

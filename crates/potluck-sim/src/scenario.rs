@@ -56,6 +56,8 @@ pub struct MachineSpec {
 pub enum Conduct {
     /// Runs them and says what came out.
     Honest,
+    /// Honest too, but none of its runs comes to a result.
+    Fails,
     /// Says something else, so many times in a thousand, after having been honest a number of times.
     /// All machines of one pact tell the same lie.
     Lies {

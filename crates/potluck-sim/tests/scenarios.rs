@@ -77,6 +77,17 @@ fn a_lone_liar_is_never_believed_and_always_convicted() {
     }
 }
 
+/// The submitter's own machine can't run the units that are disputed, so it never learns who lies.
+#[test]
+fn a_submitter_that_can_not_run_disputed_units_gets_every_result_all_the_same() {
+    for seed in 0..5 {
+        let mut scenario = Scenario { seed, ..Scenario::calm("a_blind_submitter", 4, 40, 2) };
+        scenario.machines[0].conduct = Conduct::Fails;
+        scenario.machines.push(MachineSpec::with(LIAR));
+        assert_eq!(ends_well(scenario).convictions, 4, "the four workers");
+    }
+}
+
 fn pair_of_liars(honest: usize, pacts_may_win: bool) -> Scenario {
     let mut scenario = Scenario { pacts_may_win, ..Scenario::calm("a_pact", honest, 40, 2) };
     let liar = Conduct::Lies { per_mille: 1000, pact: Some(1), after: 0 };
