@@ -163,7 +163,6 @@ fn only_the_submitter_closes_its_job() {
     assert!(peer.job(&id).unwrap().closed);
 }
 
-/// A set that depended on the order of arrival would never be level with a neighbour's.
 #[test]
 fn a_closing_stops_what_runs_of_the_job_and_nothing_more_of_it_is_started() {
     let mut peer = worker(1);
@@ -181,6 +180,7 @@ fn a_closing_stops_what_runs_of_the_job_and_nothing_more_of_it_is_started() {
     assert_eq!(peer.slots_busy(), 0);
 }
 
+/// A set that depended on the order of arrival would never be level with a neighbour's.
 #[test]
 fn receipts_that_say_nothing_new_are_kept_like_the_others() {
     let (mut one, mut two) = (worker(2), worker(3));
