@@ -6,6 +6,7 @@
 mod bench;
 mod hostile;
 mod life;
+mod odd;
 mod programs;
 mod world;
 
@@ -22,12 +23,16 @@ fn main() -> ExitCode {
     if argv.peek().is_some_and(|word| word == hostile::CHILD) {
         return hostile::child(argv.skip(1));
     }
+    if argv.peek().is_some_and(|word| word == odd::CHILD) {
+        return odd::child(argv.skip(1));
+    }
     if argv.peek().is_some_and(|word| word == life::PARENT) {
         return life::parent();
     }
     let filters: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let claims: Vec<Claim> = [programs::CLAIMS, life::CLAIMS, hostile::CLAIMS].concat();
+    let claims: Vec<Claim> =
+        [programs::CLAIMS, life::CLAIMS, odd::CLAIMS, hostile::CLAIMS].concat();
     let (mut passed, mut failed) = (0, 0);
     for (name, claim) in claims {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
