@@ -7,6 +7,7 @@ mod grid;
 mod demo;
 mod durability;
 mod errors;
+mod lint;
 mod programs;
 mod jobs;
 mod network;

@@ -19,7 +19,7 @@ pub(crate) struct Module {
 impl Module {
     /// Reads `path`: a WebAssembly module, or its text form.
     pub(crate) fn read(path: &Path) -> Result<Module, Failure> {
-        Module::of_bytes(assemble(read(path)?, path)?, path)
+        Module::of_bytes(wasm(path)?, path)
     }
 
     /// Takes bytes that came from `path`.
@@ -37,6 +37,11 @@ impl Module {
             .map_err(|error| Failure::input(format!("{shown} can't be run: {error}")))?;
         Ok(Module { bytes, size_bytes })
     }
+}
+
+/// The bytes that `path` holds, or that its text stands for, whether or not they can be run.
+pub(crate) fn wasm(path: &Path) -> Result<Vec<u8>, Failure> {
+    assemble(read(path)?, path)
 }
 
 fn assemble(bytes: Vec<u8>, path: &Path) -> Result<Vec<u8>, Failure> {

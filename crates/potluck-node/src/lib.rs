@@ -28,6 +28,8 @@ pub fn check_module(wasm: &[u8]) -> Result<(), String> {
     potluck_sandbox::check(wasm).map(|_| ()).map_err(|error| error.to_string())
 }
 
+pub use potluck_sandbox::{Lint, lint};
+
 /// The hidden verb that makes this program a sandbox child, see [`sandbox_main`].
 pub const SANDBOX_VERB: &str = "__sandbox";
 

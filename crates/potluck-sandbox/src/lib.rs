@@ -12,6 +12,7 @@
 //! make system calls as the user.
 
 mod profile;
+mod lint;
 
 mod artefact;
 mod compiler;
@@ -39,8 +40,9 @@ use potluck_unit::{Fault, Limits, ModuleId, NoResult, Outcome, RunReport};
 pub use artefact::Artefact;
 pub use child::child_main;
 pub use compiler::CompileLimits;
+pub use lint::{Advice, Lint, lint};
 pub use message::{ARGS_MAX_BYTES, STDERR_MAX_BYTES, STDIN_MAX_BYTES};
-pub use profile::{ModuleError, ModuleInfo, check};
+pub use profile::{Feature, ModuleError, ModuleInfo, Place, check};
 pub use runner::{RUNS_MAX, Run, Runner, RunnerHandle, Unit};
 
 use artefact::Cache;
@@ -129,7 +131,12 @@ impl Sandbox {
         let (found, max) = (artefact.info().memory_min_bytes, limits.memory_max_bytes);
         if found > max {
             let what = "bytes of memory at the start";
-            return Err(StartError::Invalid(ModuleError::OverLimit { what, found, max }));
+            return Err(StartError::Invalid(ModuleError::OverLimit {
+                what,
+                found,
+                max,
+                place: None,
+            }));
         }
         Runner::start(&self.program, artefact, limits)
     }

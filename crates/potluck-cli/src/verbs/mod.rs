@@ -3,6 +3,7 @@
 mod demo;
 mod id;
 mod job;
+mod lint;
 mod peers;
 mod run;
 mod status;
@@ -23,6 +24,8 @@ pub(crate) enum Verb {
     Submit(submit::Args),
     /// Hand a job to the grid, wait for it and get its results
     Run(run::Args),
+    /// Say whether modules can be run, why not, and what makes them slow
+    Lint(lint::Args),
     /// Look after jobs: list, info, wait, results, units, cancel
     #[command(subcommand)]
     Job(job::Verb),
@@ -41,6 +44,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> 
         Verb::Worker(args) => worker::run(args, context).await,
         Verb::Submit(args) => submit::run(&args, context).await,
         Verb::Run(args) => run::run(&args, context).await,
+        Verb::Lint(args) => lint::run(&args, context),
         Verb::Job(verb) => job::run(&verb, context).await,
         Verb::Status(args) => status::run(&args, context).await,
         Verb::Peers(args) => peers::run(&args, context).await,

@@ -18,7 +18,7 @@ use crate::guest::KEPT_MAX_BYTES;
 use crate::message::Request;
 use crate::profile::TABLE_ELEMENTS_MAX;
 
-pub(crate) use table::{MODULE, signature};
+pub(crate) use table::{MODULE, is_stub, signature};
 
 use clock::Clock;
 use memory::split;
