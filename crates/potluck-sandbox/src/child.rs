@@ -10,30 +10,36 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 
-use crate::message::{ARGS_MAX_BYTES, FAILED_MAX_BYTES, STDIN_MAX_BYTES, TAG_FAILED};
+use crate::lock::{Bounds, Lock, Stage};
+use crate::message::{ARGS_MAX_BYTES, FAILED_MAX_BYTES, STDIN_MAX_BYTES, TAG_FAILED, TAG_LAYERS};
 use crate::pipe::{self, Blocking};
-use crate::{compiler, engine, guest, lock};
+use crate::{compiler, engine, guest, layers};
 
 /// Runs as a sandbox child. `argv` are the arguments after [`crate::Program::args`].
 ///
 /// To be called before the process opens a file or starts a thread: it closes every descriptor
 /// above 2, whoever owns it. The process must exit with what this returns and do nothing else.
 pub fn child_main(argv: impl Iterator<Item = OsString>) -> ExitCode {
-    lock::close_others();
     let argv: Vec<String> =
         argv.take(WORDS_MAX).filter_map(|word| word.into_string().ok()).collect();
-    let words: Vec<&str> = argv.iter().map(String::as_str).collect();
-    let [role @ ("compile" | "run"), first, second] = words[..] else {
+    let mut words: Vec<&str> = argv.iter().map(String::as_str).collect();
+    let strict = words.first() == Some(&STRICT);
+    if strict {
+        words.remove(0);
+    }
+    let started = Lock::start(strict, LAST_GIVEN);
+    let [role @ ("compile" | "run" | "probe"), first, second] = words[..] else {
         return ExitCode::from(EXIT_USAGE);
     };
     let Some((first, second)) = first.parse().ok().zip(second.parse().ok()) else {
         return ExitCode::from(EXIT_USAGE);
     };
     let Ok((from_parent, to_parent)) = pipes() else { return ExitCode::FAILURE };
-    let served = match role {
-        "compile" => compile(first, second, from_parent, &to_parent),
-        _ => run(first, second, from_parent, &to_parent),
-    };
+    let served = started.and_then(|lock| match role {
+        "compile" => compile(lock, first, second, from_parent, &to_parent),
+        "run" => run(lock, first, second, from_parent, &to_parent),
+        _ => probe(lock, first, &to_parent),
+    });
     served.unwrap_or_else(|error| {
         let text = format!("the child could not start: {error}");
         let text = &text.as_bytes()[..text.len().min(FAILED_MAX_BYTES)];
@@ -43,16 +49,27 @@ pub fn child_main(argv: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn compile(
+    mut lock: Lock,
     cpu_max_s: u64,
     memory_max_bytes: u64,
     from_parent: OwnedFd,
     to_parent: &OwnedFd,
 ) -> io::Result<ExitCode> {
-    lock::give_up(memory_max_bytes, Some(cpu_max_s))?;
+    lock_compiler(&mut lock, cpu_max_s, memory_max_bytes)?;
     Ok(compiler::serve(from_parent, to_parent))
 }
 
+fn lock_compiler(lock: &mut Lock, cpu_max_s: u64, memory_max_bytes: u64) -> io::Result<()> {
+    lock.confine(&Bounds {
+        data_max_bytes: memory_max_bytes,
+        cpu_max_s: Some(cpu_max_s),
+        idle: false,
+    })?;
+    lock.narrow(Stage::Compile)
+}
+
 fn run(
+    lock: Lock,
     memory_max_bytes: u64,
     output_max_bytes: u64,
     from_parent: OwnedFd,
@@ -63,16 +80,76 @@ fn run(
     let data_max_bytes = memory_max_bytes
         .saturating_add(output_max_bytes.saturating_mul(2))
         .saturating_add(OVERHEAD_BYTES);
-    lock::give_up(data_max_bytes, None)?;
-    lock::go_idle();
-    let serve =
-        || guest::serve(artefact, memory_max_bytes, output_max_bytes, from_parent, to_parent);
+    in_locked_runner(lock, data_max_bytes, |lock| {
+        Ok(guest::serve(lock, artefact, memory_max_bytes, output_max_bytes, from_parent, to_parent))
+    })
+}
+
+/// Takes a runner's lock, all of it, and says what came of each step.
+fn probe(lock: Lock, data_max_bytes: u64, to_parent: &OwnedFd) -> io::Result<ExitCode> {
+    in_locked_runner(lock, data_max_bytes.saturating_add(OVERHEAD_BYTES), |lock| {
+        lock.narrow(Stage::Serve)?;
+        let layers = layers::to_bytes(lock.layers());
+        let sent = pipe::send(to_parent.as_fd(), TAG_LAYERS, [&layers], &mut Blocking);
+        Ok(if sent.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+/// Locks this process as a runner that is about to load its artefact, and goes on with `serve`.
+fn in_locked_runner(
+    mut lock: Lock,
+    data_max_bytes: u64,
+    serve: impl FnOnce(&mut Lock) -> io::Result<ExitCode> + Send,
+) -> io::Result<ExitCode> {
+    lock.confine(&Bounds { data_max_bytes, cpu_max_s: None, idle: true })?;
+    let lock = &mut lock;
+    let serve = move || {
+        // This is the last thread there will be.
+        lock.narrow(Stage::Load)?;
+        serve(lock)
+    };
     // Guests run on the stack of the thread that calls them, so this one has the guests' stack
     // and some for itself.
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(THREAD_STACK_BYTES);
-        Ok(thread.spawn_scoped(scope, serve)?.join().unwrap_or(ExitCode::FAILURE))
+        thread.spawn_scoped(scope, serve)?.join().unwrap_or(Ok(ExitCode::FAILURE))
     })
+}
+
+/// What this process is locked for: the moments at which a child first meets foreign bytes.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockedFor {
+    /// A compiler that is about to read a module.
+    Compiling,
+    /// A runner that is about to load an artefact.
+    Loading,
+    /// A runner that is about to take its first unit.
+    Serving,
+    /// A runner as far as it is locked without a filter on system calls.
+    Nothing,
+}
+
+/// Locks this process just as a child is, and then does what a child would not: so that a test can
+/// see what the lock is worth against native code. The error says which layer failed.
+#[doc(hidden)]
+pub fn run_locked(what: LockedFor, work: impl FnOnce() -> ExitCode + Send) -> io::Result<ExitCode> {
+    let mut lock = Lock::start(true, LAST_GIVEN)?;
+    match what {
+        LockedFor::Compiling => {
+            lock_compiler(&mut lock, TEST_CPU_S, TEST_BYTES)?;
+            Ok(work())
+        }
+        LockedFor::Loading => in_locked_runner(lock, TEST_BYTES, |_| Ok(work())),
+        LockedFor::Serving => in_locked_runner(lock, TEST_BYTES, |lock| {
+            lock.narrow(Stage::Serve)?;
+            Ok(work())
+        }),
+        LockedFor::Nothing => {
+            lock.confine(&Bounds { data_max_bytes: TEST_BYTES, cpu_max_s: None, idle: true })?;
+            Ok(work())
+        }
+    }
 }
 
 /// The pipes as objects of their own, so that nothing printed by accident gets into a frame.
@@ -91,7 +168,14 @@ const THREAD_STACK_BYTES: usize = engine::STACK_BYTES + (16 << 20);
 /// for the engine, the program and tables.
 const OVERHEAD_BYTES: u64 =
     (THREAD_STACK_BYTES + STDIN_MAX_BYTES + 4 * ARGS_MAX_BYTES + (96 << 20)) as u64;
-/// The longest command line has three words, and a fourth shows that it is another.
-const WORDS_MAX: usize = 4;
+/// The word before the role that makes a child end rather than do without a layer of its lock.
+pub(crate) const STRICT: &str = "strict";
+/// The highest descriptor that a parent hands over.
+const LAST_GIVEN: u32 = 2;
+/// The longest command line has four words, and a fifth shows that it is another.
+const WORDS_MAX: usize = 5;
+/// What a test's stand-in for a child may take.
+const TEST_BYTES: u64 = 512 << 20;
+const TEST_CPU_S: u64 = 10;
 /// The command line was not one of ours.
 const EXIT_USAGE: u8 = 64;

@@ -10,16 +10,18 @@ use std::process::ExitCode;
 use potluck_unit::{Fault, NoResult};
 use wasmtime::{Engine, Extern, InstancePre, Linker, Module, Store, Trap};
 
+use crate::lock::{self, Lock, Stage};
 use crate::message::{
     ARGS_MAX_BYTES, Done, Ending, FAILED_MAX_BYTES, Request, STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED,
     TAG_READY, TAG_UNIT, UNIT_BYTES,
 };
 use crate::pipe::{self, Blocking, Inbox};
 use crate::preview1::{self, Caps, Guest, Stop};
-use crate::{engine, lock, witness};
+use crate::{engine, witness};
 
 /// Loads the artefact and runs units until the parent closes the pipe.
 pub(crate) fn serve(
+    lock: &mut Lock,
     artefact: File,
     memory_max_bytes: u64,
     output_max_bytes: u64,
@@ -27,7 +29,10 @@ pub(crate) fn serve(
     to_parent: &OwnedFd,
 ) -> ExitCode {
     let to_parent = to_parent.as_fd();
-    let program = match load(artefact) {
+    // What follows the load needs no executable memory, no file and no more filters.
+    let loaded =
+        load(artefact).and_then(|program| Ok(lock.narrow(Stage::Serve).map(|()| program)?));
+    let program = match loaded {
         Ok(program) => program,
         Err(error) => {
             let mut reason = format!("{error:#}").into_bytes();

@@ -8,8 +8,15 @@
 //!
 //! What is promised: a unit's outcome and witness depend on nothing but the module, the arguments,
 //! the input, the unit's id and the limits. A child gets no file, no socket, no environment and no
-//! clock it could tell a guest about. What is not: a guest that breaks out of the engine can still
-//! make system calls as the user.
+//! clock it could tell a guest about. On Linux it is also locked twice before it reads a foreign
+//! byte, so that native code in it, come there through the engine or the compiler, finds no file,
+//! no network, no other process and hardly a system call. What is not: that every kernel has every
+//! layer of that lock ([`Sandbox::layers`] says which are there), that the kernel itself has no
+//! hole behind the calls that are left, or that processors keep secrets from their own caches:
+//! nothing secret is in a child.
+
+#[cfg(not(unix))]
+compile_error!("potluck-sandbox cannot lock a child on this system yet: see lock/windows.rs");
 
 mod profile;
 mod lint;
@@ -22,7 +29,10 @@ mod cpu;
 mod message;
 mod patience;
 mod pipe;
+mod probe;
 mod process;
+
+mod layers;
 
 mod child;
 mod engine;
@@ -38,10 +48,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use potluck_unit::{Fault, Limits, ModuleId, NoResult, Outcome, RunReport};
 
 pub use artefact::Artefact;
-pub use child::child_main;
+pub use child::{LockedFor, child_main, run_locked};
 pub use compiler::CompileLimits;
+pub use layers::{Layer, LayerKind, LayerState, shortfall};
 pub use lint::{Advice, Lint, lint};
 pub use message::{ARGS_MAX_BYTES, STDERR_MAX_BYTES, STDIN_MAX_BYTES};
+pub use probe::ProbeError;
 pub use profile::{Feature, ModuleError, ModuleInfo, Place, check};
 pub use runner::{RUNS_MAX, Run, Runner, RunnerHandle, Unit};
 
@@ -68,6 +80,9 @@ pub struct Sandbox {
     engine: Arc<OnceLock<Fingerprint>>,
     /// Held while compiling: one compiler child at a time, because each may take gigabytes.
     compiling: Arc<Mutex<()>>,
+    /// Whether the lock was seen to be whole, if it must be. Every child sees to it itself; this
+    /// is for a clear word before one is started in vain.
+    whole: Option<Arc<OnceLock<()>>>,
 }
 
 impl Sandbox {
@@ -79,12 +94,30 @@ impl Sandbox {
             compile_limits: CompileLimits::DEFAULT,
             engine: Arc::default(),
             compiling: Arc::default(),
+            whole: None,
         }
     }
 
     /// The same with other limits on compiling.
     pub fn with_compile_limits(self, compile_limits: CompileLimits) -> Sandbox {
         Sandbox { compile_limits, ..self }
+    }
+
+    /// The same, but no child of it meets a foreign byte unless every layer of its lock is full.
+    pub fn with_whole_lock(self) -> Sandbox {
+        let mut program = Program::clone(&self.program);
+        program.args.push(child::STRICT.into());
+        Sandbox { program: Arc::new(program), whole: Some(Arc::default()), ..self }
+    }
+
+    /// What the lock on this machine's children is made of, said by one that has just taken it.
+    /// Blocks until then.
+    ///
+    /// # Errors
+    ///
+    /// When no child can be started, or when its lock must be whole and is not.
+    pub fn layers(&self) -> Result<Vec<Layer>, ProbeError> {
+        probe::layers(&self.program)
     }
 
     /// Makes `wasm` ready to start: checks it against the profile and compiles it in a compiler
@@ -99,6 +132,7 @@ impl Sandbox {
             let text = format!("these bytes are not module {module}");
             return Err(Refusal::NoResult(NoResult::Engine, text));
         }
+        self.check_lock().map_err(|text| Refusal::NoResult(NoResult::Engine, text))?;
         let engine = self.engine()?;
         if let Some(artefact) = self.cache.find(module, info, &engine) {
             return Ok(artefact);
@@ -138,7 +172,17 @@ impl Sandbox {
                 place: None,
             }));
         }
+        self.check_lock().map_err(|text| StartError::NoResult(NoResult::Engine, text))?;
         Runner::start(&self.program, artefact, limits)
+    }
+
+    fn check_lock(&self) -> Result<(), String> {
+        let Some(seen) = self.whole.as_ref().filter(|seen| seen.get().is_none()) else {
+            return Ok(());
+        };
+        self.layers().map_err(|error| error.to_string())?;
+        seen.get_or_init(|| ());
+        Ok(())
     }
 
     fn engine(&self) -> Result<Fingerprint, Refusal> {

@@ -27,6 +27,9 @@ pub(crate) const TAG_ENGINE: u8 = 19;
 /// Compiler to parent: the artefact.
 pub(crate) const TAG_ARTEFACT: u8 = 20;
 
+/// Any child to parent: the layers of its lock.
+pub(crate) const TAG_LAYERS: u8 = 21;
+
 /// The fixed fields at the start of a unit's payload.
 pub(crate) const UNIT_BYTES: usize = 36;
 /// The fixed fields at the start of a done payload.

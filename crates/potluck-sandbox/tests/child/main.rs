@@ -3,9 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests, although the harness is our own")]
 
+mod attempts;
 mod bench;
 mod hostile;
 mod life;
+mod locked;
 mod odd;
 mod programs;
 mod world;
@@ -29,10 +31,16 @@ fn main() -> ExitCode {
     if argv.peek().is_some_and(|word| word == life::PARENT) {
         return life::parent();
     }
+    if argv.peek().is_some_and(|word| word == locked::CHILD) {
+        return locked::child(argv.skip(1));
+    }
+    if argv.peek().is_some_and(|word| word == locked::LACKING) {
+        return locked::lacking(argv.skip(1));
+    }
     let filters: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let claims: Vec<Claim> =
-        [programs::CLAIMS, life::CLAIMS, odd::CLAIMS, hostile::CLAIMS].concat();
+        [programs::CLAIMS, life::CLAIMS, odd::CLAIMS, hostile::CLAIMS, locked::CLAIMS].concat();
     let (mut passed, mut failed) = (0, 0);
     for (name, claim) in claims {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
