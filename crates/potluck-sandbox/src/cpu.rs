@@ -26,19 +26,21 @@ impl Meter {
 
     /// Processor time since the last lap. Once the process is reaped there is none.
     pub(crate) fn lap(&mut self) -> Option<Duration> {
-        let now = self.read()?;
+        let now = self.total()?;
         let lap = now.checked_sub(self.last)?;
         self.last = now;
         Some(lap)
     }
 
+    /// Processor time since the process started, or none where nobody counts it.
     #[cfg(not(target_os = "linux"))]
-    fn read(&self) -> Option<Duration> {
+    pub(crate) fn total(&self) -> Option<Duration> {
         None
     }
 
+    /// Processor time since the process started, or none where nobody counts it.
     #[cfg(target_os = "linux")]
-    fn read(&self) -> Option<Duration> {
+    pub(crate) fn total(&self) -> Option<Duration> {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         #[expect(unsafe_code, reason = "rustix knows no other process's clock")]
         // SAFETY: writes one `timespec`, which lives until the call returns. A clock of a process

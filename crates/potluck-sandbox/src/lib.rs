@@ -31,6 +31,7 @@ mod patience;
 mod pipe;
 mod probe;
 mod process;
+mod throttle;
 
 mod layers;
 
@@ -56,6 +57,7 @@ pub use message::{ARGS_MAX_BYTES, STDERR_MAX_BYTES, STDIN_MAX_BYTES};
 pub use probe::ProbeError;
 pub use profile::{Feature, ModuleError, ModuleInfo, Place, check};
 pub use runner::{RUNS_MAX, Run, Runner, RunnerHandle, Unit};
+pub use throttle::Share;
 
 use artefact::Cache;
 use engine::Fingerprint;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -23,6 +23,26 @@ pub(crate) enum End {
     Dismissed,
 }
 
+/// Why a child stands still. It goes on when no reason is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Somebody holding a handle wants it to.
+    Asked,
+    /// It has used its share of the processor.
+    Throttled,
+}
+
+/// What came of changing a hold without waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// It is as asked.
+    Done,
+    /// Somebody else has the process in hand. Nothing has changed.
+    Busy,
+    /// The process has ended. Nothing has changed.
+    Gone,
+}
+
 /// One child process.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -36,6 +56,8 @@ struct State {
     exited: Option<ExitStatus>,
     end: Option<End>,
     started: Instant,
+    asked: bool,
+    throttled: bool,
     suspended_since: Option<Instant>,
     suspended: Duration,
 }
@@ -67,6 +89,8 @@ impl Process {
                 exited: None,
                 end: None,
                 started: Instant::now(),
+                asked: false,
+                throttled: false,
                 suspended_since: None,
                 suspended: Duration::ZERO,
             }),
@@ -119,9 +143,29 @@ impl Process {
         self.lock().exited
     }
 
-    /// Stops the process where it is, or lets it go on.
-    pub(crate) fn suspend(&self, suspended: bool) {
-        let mut state = self.lock();
+    /// Stops the process where it is for one reason, or takes that reason back.
+    pub(crate) fn hold(&self, why: Hold, held: bool) {
+        self.settle(&mut self.lock(), why, held);
+    }
+
+    /// The same for who must not wait for a process that is being reaped, which can take as long
+    /// as its memory takes to be cleared away.
+    pub(crate) fn try_hold(&self, why: Hold, held: bool) -> Attempt {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => return Attempt::Busy,
+        };
+        self.settle(&mut state, why, held);
+        if state.exited.is_some() { Attempt::Gone } else { Attempt::Done }
+    }
+
+    fn settle(&self, state: &mut State, why: Hold, held: bool) {
+        match why {
+            Hold::Asked => state.asked = held,
+            Hold::Throttled => state.throttled = held,
+        }
+        let suspended = state.asked || state.throttled;
         if state.exited.is_some() || suspended == state.suspended_since.is_some() {
             return;
         }
@@ -180,3 +224,35 @@ fn nursery(command: Command) -> io::Result<Child> {
 
 /// Spawning takes a millisecond; whoever finds the queue full waits for its turn.
 const QUEUE_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_stands_still_and_its_time_too_until_no_reason_is_left() {
+        let program = Program { path: "/bin/cat".into(), args: Vec::new() };
+        let process = Process::start(&program, &[], Stdio::null()).unwrap().process;
+        let stands = || {
+            let before = process.awake();
+            std::thread::sleep(Duration::from_millis(2));
+            process.awake() == before
+        };
+        assert!(!stands());
+        process.hold(Hold::Asked, true);
+        assert!(stands());
+        assert_eq!(process.try_hold(Hold::Throttled, true), Attempt::Done);
+        process.hold(Hold::Asked, false);
+        assert!(stands(), "one reason is left");
+        process.hold(Hold::Asked, true);
+        process.hold(Hold::Throttled, false);
+        assert!(stands(), "the other is left");
+        process.hold(Hold::Asked, false);
+        assert!(!stands());
+        let lock = process.lock();
+        assert_eq!(process.try_hold(Hold::Throttled, true), Attempt::Busy);
+        drop(lock);
+        process.end(End::Dismissed);
+        assert_eq!(process.try_hold(Hold::Throttled, true), Attempt::Gone);
+    }
+}

@@ -7,6 +7,7 @@
 //! children: that is the caller's to see to.
 
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ use crate::message::{
 };
 use crate::patience::Until;
 use crate::pipe::{self, Inbox, PipeError};
-use crate::process::{End, Process, Started};
+use crate::process::{End, Hold, Process, Started};
+use crate::throttle::{self, Share};
 use crate::{Program, StartError};
 
 /// How many units one child runs. Starting another costs what a hundred small units do; what may
@@ -70,7 +72,7 @@ impl Runner {
         artefact: &Artefact,
         limits: &Limits,
     ) -> Result<Runner, StartError> {
-        let failed = |error: std::io::Error| {
+        let failed = |error: io::Error| {
             StartError::NoResult(NoResult::ChildDied, format!("could not start a runner: {error}"))
         };
         let parameters = [
@@ -262,12 +264,22 @@ impl RunnerHandle {
 
     /// Stops the child where it is, and its deadline with it.
     pub fn suspend(&self) {
-        self.process.suspend(true);
+        self.process.hold(Hold::Asked, true);
     }
 
-    /// Lets a suspended child go on.
+    /// Lets a suspended child go on, as far as its share allows.
     pub fn resume(&self) {
-        self.process.suspend(false);
+        self.process.hold(Hold::Asked, false);
+    }
+
+    /// Holds the child to a share of one processor from now on, [`Share::FULL`] being no throttle.
+    /// Its deadlines stand still while it does, so no unit is lost by it.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses the thread that sees to it. Nothing has changed then.
+    pub fn throttle(&self, share: Share) -> io::Result<()> {
+        throttle::set(&self.process, share)
     }
 
     /// The child's process id, to show and to measure; not to signal, as it may be gone.

@@ -5,6 +5,7 @@
 
 mod attempts;
 mod bench;
+mod control;
 mod hostile;
 mod life;
 mod locked;
@@ -39,8 +40,15 @@ fn main() -> ExitCode {
     }
     let filters: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let claims: Vec<Claim> =
-        [programs::CLAIMS, life::CLAIMS, odd::CLAIMS, hostile::CLAIMS, locked::CLAIMS].concat();
+    let claims: Vec<Claim> = [
+        programs::CLAIMS,
+        life::CLAIMS,
+        control::CLAIMS,
+        odd::CLAIMS,
+        hostile::CLAIMS,
+        locked::CLAIMS,
+    ]
+    .concat();
     let (mut passed, mut failed) = (0, 0);
     for (name, claim) in claims {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {

@@ -1,6 +1,7 @@
 //! What every claim needs: a sandbox of its own, and one line from a program's text to its end.
 
 use std::path::Path;
+use std::time::Duration;
 
 use potluck_sandbox::{Program, Run, Runner, Sandbox, Unit};
 use potluck_unit::{Fault, JobId, Limits, ModuleId, NoResult, Outcome, RunReport, UnitId, Witness};
@@ -119,6 +120,25 @@ pub(crate) fn no_result(run: &Run) -> NoResult {
 /// Whether a process with this id is there; a zombie is.
 pub(crate) fn exists(pid: u32) -> bool {
     Path::new("/proc").join(pid.to_string()).exists()
+}
+
+/// What the system says a process is doing: `T` is stopped, `Z` a zombie, `?` that it is gone.
+pub(crate) fn state(pid: u32) -> char {
+    stat(pid).first().and_then(|state| state.chars().next()).unwrap_or('?')
+}
+
+/// Processor time that a process has used, as the system counts it: in ticks.
+pub(crate) fn cpu(pid: u32) -> Duration {
+    let ticks = |text: &String| text.parse::<u64>().unwrap();
+    Duration::from_millis(10)
+        * u32::try_from(stat(pid).iter().skip(11).take(2).map(ticks).sum::<u64>()).unwrap()
+}
+
+/// The fields of `/proc/PID/stat` after the name.
+fn stat(pid: u32) -> Vec<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.map(str::to_owned).collect()
 }
 
 /// Waits until `condition` holds, for at most ten seconds.
