@@ -134,7 +134,13 @@ impl Worker {
     /// Starts a worker and waits until it says where it listens.
     pub(crate) fn start(data: PathBuf, listen: &str, flags: Vec<String>) -> Worker {
         let mut command = potluck(&data, &["--json", "worker", "--listen", listen]);
-        command.args(&flags).stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null());
+        command.args(&flags).stderr(Stdio::null());
+        Worker::of(command, data, flags)
+    }
+
+    /// Starts the worker that this command is.
+    pub(crate) fn of(mut command: Command, data: PathBuf, flags: Vec<String>) -> Worker {
+        command.stdout(Stdio::piped()).stdin(Stdio::null());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -5,6 +5,7 @@
 mod grid;
 
 mod demo;
+mod doctor;
 mod durability;
 mod errors;
 mod lint;

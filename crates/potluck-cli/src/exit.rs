@@ -25,12 +25,14 @@ pub(crate) enum Exit {
     Incomplete = 5,
     /// A port or data folder that another program uses.
     InUse = 6,
+    /// The doctor found something missing or wrong.
+    Unwell = 7,
     /// Ctrl-C or a termination signal.
     Interrupted = 130,
 }
 
 impl Exit {
-    const ALL: [Exit; 8] = [
+    const ALL: [Exit; 9] = [
         Exit::Done,
         Exit::Failed,
         Exit::Input,
@@ -38,6 +40,7 @@ impl Exit {
         Exit::UnknownJob,
         Exit::Incomplete,
         Exit::InUse,
+        Exit::Unwell,
         Exit::Interrupted,
     ];
 
@@ -52,6 +55,7 @@ impl Exit {
             Exit::UnknownJob => "unknown job",
             Exit::Incomplete => "some units have no result, or results are incomplete",
             Exit::InUse => "the port or the data folder is in use",
+            Exit::Unwell => "`doctor` found something missing or wrong on this machine",
             Exit::Interrupted => "interrupted",
         }
     }
@@ -127,7 +131,7 @@ mod tests {
 
     #[test]
     fn exit_codes_keep_their_numbers() {
-        assert_eq!(Exit::ALL.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 130]);
+        assert_eq!(Exit::ALL.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 7, 130]);
     }
 
     #[test]

@@ -14,7 +14,9 @@ mod fetch;
 mod slots;
 mod inputs;
 pub mod control;
+mod checkup;
 
+pub use checkup::{Checkup, Condition, Finding};
 pub use control::api;
 pub use node::{Node, StartError, StartErrorKind, control_socket, read_or_create_key};
 pub use options::{Options, default_data_folder};

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::control::{self, Control};
 use crate::hub::{Hub, Input, JoinState, Parts, clock, replay};
 use crate::net::{BindError, BlobSource, Net};
-use crate::options::{Options, Resolved};
+use crate::options::{Options, Require, Resolved};
 use crate::slots::{Equipment, Slots};
 use crate::store::{OpenError, Store};
 use crate::{AGENT, SANDBOX_VERB};
@@ -35,6 +35,7 @@ pub struct Node {
     hub: JoinHandle<()>,
     control: Control,
     stop: watch::Receiver<bool>,
+    warning: Option<String>,
 }
 
 /// Why a node did not start. Displays as one sentence for a person. Nothing is left running, and
@@ -82,6 +83,8 @@ impl Node {
         let other = |error: String| StartError::new(StartErrorKind::Other, error);
         let resolved =
             options.resolve().map_err(|error| StartError::new(StartErrorKind::Config, error))?;
+        let sandbox = Sandbox::new(program()?, options.data.join("artefacts"));
+        let warning = tokio::task::block_in_place(|| look_at_lock(&sandbox, &resolved))?;
         let (store, key) = open(&options.data)?;
         let (net_sender, net_events) = mpsc::channel(QUEUE_MAX);
         let blobs: Arc<dyn BlobSource> = Arc::new(store.clone());
@@ -99,7 +102,10 @@ impl Node {
         let now = clock();
         tokio::task::block_in_place(|| replay(&mut peer, &store, now)).map_err(other)?;
         let equipment = Equipment {
-            sandbox: sandbox(&options.data)?,
+            sandbox: match resolved.require {
+                Require::Available => sandbox,
+                Require::Full => sandbox.with_whole_lock(),
+            },
             store: store.clone(),
             inputs: inputs.clone(),
             cheat: options.cheat,
@@ -114,7 +120,7 @@ impl Node {
         let control = control::serve(&socket, inputs.clone(), news, stop_sender, resolved.slots)
             .map_err(other)?;
         info!("{} listens on {listen}", id.short());
-        Ok(Node { id, listen, inputs, hub, control, stop })
+        Ok(Node { id, listen, inputs, hub, control, stop, warning })
     }
 
     /// Its peer id.
@@ -125,6 +131,11 @@ impl Node {
     /// Where it listens.
     pub fn listen(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// What is missing of the lock on the children that will run units, as one sentence.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 
     /// Resolves when somebody asks the node to stop through its control interface.
@@ -153,13 +164,34 @@ fn open(data: &Path) -> Result<(Store, Key), StartError> {
     })
 }
 
-fn sandbox(data: &Path) -> Result<Sandbox, StartError> {
+/// This program as its own sandbox children.
+pub(crate) fn program() -> Result<Program, StartError> {
     let path = std::env::current_exe().map_err(|error| {
         let message = format!("cannot find this program's own file to start sandboxes: {error}");
         StartError::new(StartErrorKind::Other, message)
     })?;
-    let program = Program { path, args: vec![SANDBOX_VERB.into()] };
-    Ok(Sandbox::new(program, data.join("artefacts")))
+    Ok(Program { path, args: vec![SANDBOX_VERB.into()] })
+}
+
+/// What is missing of the lock, for a node that is going to run units of others.
+fn look_at_lock(sandbox: &Sandbox, resolved: &Resolved) -> Result<Option<String>, StartError> {
+    if resolved.slots == 0 {
+        return Ok(None);
+    }
+    let missing = match sandbox.layers() {
+        Ok(layers) => potluck_sandbox::shortfall(&layers),
+        Err(error) => Some(error.to_string()),
+    };
+    let Some(missing) = missing else { return Ok(None) };
+    if resolved.require == Require::Full {
+        let message = format!(
+            "units are not run, because sandbox.require is \"full\" and {missing}; set it to \
+             \"available\" in potluck.toml to make do with the rest of the lock, or lend no slots"
+        );
+        return Err(StartError::new(StartErrorKind::Other, message));
+    }
+    warn!("the sandbox is not whole: {missing}");
+    Ok(Some(format!("the sandbox is not whole on this machine: {missing}")))
 }
 
 async fn resolve_joins(written: &[String]) -> Result<Vec<JoinState>, StartError> {

@@ -32,6 +32,40 @@ pub(crate) struct Config {
     join: Vec<String>,
     /// How many units to run at once.
     slots: Option<u16>,
+    #[serde(default)]
+    sandbox: SandboxConfig,
+}
+
+/// `[sandbox]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SandboxConfig {
+    /// How much of the lock on children must hold.
+    #[serde(default)]
+    require: Require,
+}
+
+/// How much of the lock on sandbox children must hold before anything is run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "toml::Value")]
+pub(crate) enum Require {
+    /// What this machine has.
+    #[default]
+    Available,
+    /// All of it.
+    Full,
+}
+
+impl TryFrom<toml::Value> for Require {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> Result<Require, String> {
+        match value.as_str() {
+            Some("available") => Ok(Require::Available),
+            Some("full") => Ok(Require::Full),
+            _ => Err(format!("sandbox.require is {value}, and can be \"full\" or \"available\"")),
+        }
+    }
 }
 
 impl Options {
@@ -43,18 +77,22 @@ impl Options {
         Options { data, listen: None, join: Vec::new(), slots: None, cheat: false }
     }
 
+    pub(crate) fn default_listen() -> SocketAddr {
+        Self::DEFAULT_LISTEN.parse().expect("the constant is an address")
+    }
+
     /// Fills in what was not given from the config file and defaults. The error is one sentence for
     /// a person; nothing has changed.
     pub(crate) fn resolve(&self) -> Result<Resolved, String> {
         let path = self.data.join("potluck.toml");
         let config = Config::read(&path)?;
-        let default = || Self::DEFAULT_LISTEN.parse().expect("the constant is an address");
         let mut join = self.join.clone();
         join.extend(config.join);
         Ok(Resolved {
-            listen: self.listen.or(config.listen).unwrap_or_else(default),
+            listen: self.listen.or(config.listen).unwrap_or_else(Options::default_listen),
             join,
             slots: self.slots.or(config.slots).unwrap_or_else(default_slots),
+            require: config.sandbox.require,
         })
     }
 }
@@ -65,6 +103,7 @@ pub(crate) struct Resolved {
     pub(crate) listen: SocketAddr,
     pub(crate) join: Vec<String>,
     pub(crate) slots: u16,
+    pub(crate) require: Require,
 }
 
 impl Config {
@@ -124,6 +163,7 @@ mod tests {
             listen: "127.0.0.1:9".parse().unwrap(),
             join: vec!["b:2".to_owned(), "a:1".to_owned()],
             slots: 1,
+            require: Require::Available,
         };
         assert_eq!(found, Ok(expected));
     }
@@ -136,6 +176,23 @@ mod tests {
         assert!(error.contains("`slot`"), "{error}");
         let error = resolve("slots = 'many'", Options::new).unwrap_err();
         assert!(error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn how_much_of_the_lock_is_required_is_one_of_two_words() {
+        let require = |value| {
+            let config = format!("slots = 1\n[sandbox]\nrequire = {value}");
+            resolve(&config, Options::new).map(|resolved| resolved.require)
+        };
+        assert_eq!(require("'full'"), Ok(Require::Full));
+        assert_eq!(require("'available'"), Ok(Require::Available));
+        for wrong in ["'all'", "true", "['full']"] {
+            let error = require(wrong).unwrap_err();
+            for word in ["line 3", "sandbox.require", "\"full\" or \"available\""] {
+                assert!(error.contains(word), "{error}");
+            }
+        }
+        assert!(resolve("[sandbox]\nrequired = 'full'", Options::new).is_err());
     }
 
     #[test]

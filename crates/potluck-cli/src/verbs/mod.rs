@@ -1,6 +1,7 @@
 //! The verbs: one file each, with the same shape in each: what can be said, and `run`.
 
 mod demo;
+mod doctor;
 mod id;
 mod job;
 mod lint;
@@ -33,6 +34,8 @@ pub(crate) enum Verb {
     Status(status::Args),
     /// List the peers that the node in the data folder knows
     Peers(peers::Args),
+    /// Look at whether this machine can do its part, and how well its sandbox is locked
+    Doctor(doctor::Args),
     /// Print this node's peer id
     Id(id::Args),
 }
@@ -48,6 +51,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> 
         Verb::Job(verb) => job::run(&verb, context).await,
         Verb::Status(args) => status::run(&args, context).await,
         Verb::Peers(args) => peers::run(&args, context).await,
+        Verb::Doctor(args) => doctor::run(&args, context),
         Verb::Id(args) => id::run(&args, context),
     }
 }

@@ -51,6 +51,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
         node = Node::start(options) => node?,
         () = &mut interrupted => return Ok(Exit::Done),
     };
+    if let Some(warning) = node.warning() {
+        context.printer.note(format!("warning: {warning}"));
+    }
     let mut client = connect_own(&control_socket(&context.data)).await?;
     let info = client.node().await?;
     let greeting = json!({ "id": info.id, "listen": info.listen, "slots": info.slots });

@@ -216,14 +216,21 @@ fn own_filters() -> usize {
 }
 
 fn the_layers_are_those_of_a_real_child() {
-    let sandbox = World::new().sandbox;
-    let layers = sandbox.layers().unwrap();
+    let world = World::new();
+    let layers = world.sandbox.layers().unwrap();
     assert_eq!(layers.iter().map(|layer| layer.kind).collect::<Vec<_>>(), LayerKind::ALL);
     // What this kernel has was seen in the claims above; here only that nothing else is said.
     let calls = layers.iter().find(|layer| layer.kind == LayerKind::Calls).unwrap();
     assert_eq!(calls.state, LayerState::Full, "{calls}");
     let whole = potluck_sandbox::shortfall(&layers).is_none();
-    assert_eq!(sandbox.with_whole_lock().layers().is_ok(), whole);
+    let strict = world.sandbox.clone().with_whole_lock();
+    assert_eq!(strict.layers().is_ok(), whole);
+    if whole {
+        let (id, wasm) = module(&program(""));
+        let artefact = strict.prepare(&id, &wasm).unwrap();
+        let mut runner = strict.start(&artefact, &SMALL).unwrap();
+        assert_eq!(result(&go(&mut runner, &[], b"")).0, 0);
+    }
     let stranger = potluck_sandbox::Program { path: "/bin/true".into(), args: Vec::new() };
     let error = Sandbox::new(stranger, "/nowhere".into()).layers().unwrap_err();
     assert!(error.to_string().contains("did not say how it is locked"), "{error}");
