@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod durability;
 mod errors;
+mod hostile;
 mod lint;
 mod programs;
 mod jobs;

@@ -1,0 +1,5 @@
+;; Traps before `_start`.
+(module
+  (func $trap unreachable)
+  (start $trap)
+  (func (export "_start")))
