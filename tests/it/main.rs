@@ -9,6 +9,7 @@ mod doctor;
 mod durability;
 mod errors;
 mod hostile;
+mod largest;
 mod lint;
 mod programs;
 mod jobs;

@@ -146,6 +146,8 @@ fn death(status: ExitStatus) -> Refusal {
     let too_costly = [Signal::XCPU, Signal::KILL, Signal::ABORT].map(Signal::as_raw);
     let reason = match status.signal() {
         Some(signal) if too_costly.contains(&signal) => NoResult::TooCostlyToCompile,
+        // A panic: it would do the same again.
+        None if status.code() == Some(EXIT_PANIC) => NoResult::Engine,
         _ => NoResult::ChildDied,
     };
     Refusal::NoResult(reason, format!("the compiler ended with {status}"))
@@ -178,6 +180,8 @@ pub(crate) fn serve(from_parent: OwnedFd, to_parent: &OwnedFd) -> ExitCode {
     if sent.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// What a Rust program ends with when it panics.
+const EXIT_PANIC: i32 = 101;
 /// How much longer than its processor time a compiler may take on a busy machine.
 const WALL_PER_CPU: u64 = 4;
 /// A process that has closed its pipes is gone in no time.

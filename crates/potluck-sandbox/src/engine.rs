@@ -110,8 +110,8 @@ impl Hasher for Digest {
 /// 256 MiB of native stack: millions of frames, so that only a runaway recursion ends here. It
 /// costs nothing until it is touched.
 pub(crate) const STACK_BYTES: usize = 256 << 20;
-/// What an instance needs beside its memory; 100,000 functions and globals fit.
-const INSTANCE_MAX_BYTES: usize = 16 << 20;
+/// What an instance needs beside its memory; whatever fits the profile fits here.
+pub(crate) const INSTANCE_MAX_BYTES: usize = 16 << 20;
 /// Clearing this much by hand between units is cheaper than giving it back to the system: a C
 /// program's 17 pages fit.
 const KEEP_RESIDENT_BYTES: usize = 2 << 20;

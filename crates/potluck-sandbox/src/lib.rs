@@ -22,6 +22,7 @@ mod profile;
 mod lint;
 
 mod artefact;
+mod refused;
 mod compiler;
 mod runner;
 
@@ -61,6 +62,7 @@ pub use throttle::Share;
 
 use artefact::Cache;
 use engine::Fingerprint;
+use refused::Refused;
 
 /// The caller's binary and the arguments that make it a sandbox child, such as `/proc/self/exe`
 /// and `__sandbox`. The rest of the command line is this crate's.
@@ -80,8 +82,9 @@ pub struct Sandbox {
     compile_limits: CompileLimits,
     /// The engine of this program's children, asked for once.
     engine: Arc<OnceLock<Fingerprint>>,
-    /// Held while compiling: one compiler child at a time, because each may take gigabytes.
-    compiling: Arc<Mutex<()>>,
+    /// Held while compiling: one compiler child at a time, because each may take gigabytes. Knows
+    /// the modules that the compiler has given up on, under these limits.
+    compiling: Arc<Mutex<Refused>>,
     /// Whether the lock was seen to be whole, if it must be. Every child sees to it itself; this
     /// is for a clear word before one is started in vain.
     whole: Option<Arc<OnceLock<()>>>,
@@ -100,9 +103,9 @@ impl Sandbox {
         }
     }
 
-    /// The same with other limits on compiling.
+    /// The same with other limits on compiling. What was too costly may not be so now.
     pub fn with_compile_limits(self, compile_limits: CompileLimits) -> Sandbox {
-        Sandbox { compile_limits, ..self }
+        Sandbox { compile_limits, compiling: Arc::default(), ..self }
     }
 
     /// The same, but no child of it meets a foreign byte unless every layer of its lock is full.
@@ -123,7 +126,8 @@ impl Sandbox {
     }
 
     /// Makes `wasm` ready to start: checks it against the profile and compiles it in a compiler
-    /// child, unless the cache has it. Blocks until then.
+    /// child, unless the cache has it. Blocks until then. A module that was too costly is not
+    /// tried again.
     ///
     /// # Errors
     ///
@@ -139,12 +143,16 @@ impl Sandbox {
         if let Some(artefact) = self.cache.find(module, info, &engine) {
             return Ok(artefact);
         }
-        let _alone = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(refusal) = refused.find(module) {
+            return Err(refusal);
+        }
         // Somebody else may have compiled it while this thread waited for its turn.
         if let Some(artefact) = self.cache.find(module, info, &engine) {
             return Ok(artefact);
         }
-        let (engine, code) = compiler::compile(&self.program, &self.compile_limits, wasm)?;
+        let compiled = compiler::compile(&self.program, &self.compile_limits, wasm);
+        let (engine, code) = compiled.inspect_err(|refusal| refused.insert(module, refusal))?;
         self.cache.insert(module, &engine, &code).map_err(|error| {
             let text = format!("could not keep an artefact: {error}");
             Refusal::NoResult(NoResult::Engine, text)

@@ -254,6 +254,19 @@ fn one_past_each_static_limit_is_refused_and_the_limit_is_not() {
 }
 
 #[test]
+fn an_instance_has_room_for_everything_at_its_limit() {
+    // By the engine's layout: an imported function 32 bytes, one that can be referred to 32, a
+    // global 16, a table 16 and its state, a segment 12; and some for the instance itself.
+    let bytes = 64 * IMPORTS_MAX
+        + 32 * FUNCTIONS_MAX
+        + 16 * GLOBALS_MAX
+        + 256 * u64::from(TABLES_MAX)
+        + 12 * (DATA_SEGMENTS_MAX + ELEMENT_SEGMENTS_MAX)
+        + (1 << 20);
+    assert!(bytes < crate::engine::INSTANCE_MAX_BYTES as u64, "{bytes}");
+}
+
+#[test]
 fn the_page_of_the_profile_has_every_limit() {
     let page = include_str!("../../../../docs/profile.md");
     for (what, max) in [

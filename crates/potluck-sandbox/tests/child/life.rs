@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use potluck_sandbox::{CompileLimits, RUNS_MAX, Refusal, Unit};
+use potluck_sandbox::{RUNS_MAX, Refusal, Unit};
 use potluck_unit::{Limits, NoResult};
 
 use crate::claims;
@@ -29,8 +29,6 @@ claims![
     a_damaged_artefact_is_made_again,
     an_artefact_no_engine_loads_is_forgotten,
     bytes_of_another_module_are_not_prepared,
-    a_compile_bomb_is_too_costly,
-    a_memory_bomb_is_too_costly,
     a_missing_program_is_no_result,
 ];
 
@@ -268,40 +266,6 @@ fn bytes_of_another_module_are_not_prepared() {
     let (_, other) = crate::world::module(&program("nop"));
     let refusal = World::new().sandbox.prepare(&module, &other).unwrap_err();
     assert!(matches!(refusal, Refusal::NoResult(NoResult::Engine, _)), "{refusal:?}");
-}
-
-/// Many locals that are all alive across many nested loops, in many functions.
-fn bomb() -> String {
-    let locals = 2000;
-    let sets: String = (0..locals)
-        .map(|n| {
-            format!(
-                "(local.set {n} (i32.add (local.get {n}) (local.get {})))",
-                (n * 7 + 1) % locals
-            )
-        })
-        .collect();
-    let body = format!("{} {sets} {}", "loop ".repeat(60), "local.get 0 br_if 0 end ".repeat(60));
-    let function = format!("(func (local{}) {body})", " i32".repeat(locals));
-    format!("(module {} (func (export \"_start\")))", function.repeat(12))
-}
-
-fn a_compile_bomb_is_too_costly() {
-    let limits = CompileLimits { cpu_base_s: 1, cpu_per_mib_s: 0, ..CompileLimits::DEFAULT };
-    let world = World::new();
-    let sandbox = world.sandbox.clone().with_compile_limits(limits);
-    let (module, wasm) = module(&bomb());
-    let refusal = sandbox.prepare(&module, &wasm).unwrap_err();
-    assert!(matches!(refusal, Refusal::NoResult(NoResult::TooCostlyToCompile, _)), "{refusal:?}");
-}
-
-fn a_memory_bomb_is_too_costly() {
-    let limits = CompileLimits { memory_max_bytes: 24 << 20, ..CompileLimits::DEFAULT };
-    let world = World::new();
-    let sandbox = world.sandbox.clone().with_compile_limits(limits);
-    let (module, wasm) = module(&bomb());
-    let refusal = sandbox.prepare(&module, &wasm).unwrap_err();
-    assert!(matches!(refusal, Refusal::NoResult(NoResult::TooCostlyToCompile, _)), "{refusal:?}");
 }
 
 fn a_missing_program_is_no_result() {

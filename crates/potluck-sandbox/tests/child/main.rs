@@ -5,6 +5,7 @@
 
 mod attempts;
 mod bench;
+mod bombs;
 mod control;
 mod hostile;
 mod life;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     let claims: Vec<Claim> = [
         programs::CLAIMS,
         life::CLAIMS,
+        bombs::CLAIMS,
         control::CLAIMS,
         odd::CLAIMS,
         hostile::CLAIMS,
