@@ -5,6 +5,7 @@
 mod grid;
 
 mod demo;
+#[cfg(target_os = "linux")]
 mod doctor;
 mod durability;
 mod errors;

@@ -6,7 +6,7 @@ use std::io;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::{Bounds, Stage, calls, domain};
+use super::{Bounds, Stage, domain};
 use crate::layers::{Layer, LayerKind, LayerState};
 
 pub(super) fn close_above(last_kept: u32) -> Layer {
@@ -103,7 +103,10 @@ pub(super) fn filter(stage: Stage) -> Layer {
     if stage != Stage::Serve {
         let _ = set(Resource::Nproc, 0);
     }
-    calls::filter(stage)
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    return super::calls::filter(stage);
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    Layer::new(LayerKind::Calls, LayerState::Missing, "its lists are of x86-64 and ARM calls only")
 }
 
 /// Pipes, the artefact, the engine's memory image, and some room.

@@ -3,12 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests, although the harness is our own")]
 
+#[cfg(target_os = "linux")]
 mod attempts;
 mod bench;
 mod bombs;
 mod control;
 mod hostile;
 mod life;
+#[cfg(target_os = "linux")]
 mod locked;
 mod odd;
 mod programs;
@@ -33,9 +35,11 @@ fn main() -> ExitCode {
     if argv.peek().is_some_and(|word| word == life::PARENT) {
         return life::parent();
     }
+    #[cfg(target_os = "linux")]
     if argv.peek().is_some_and(|word| word == locked::CHILD) {
         return locked::child(argv.skip(1));
     }
+    #[cfg(target_os = "linux")]
     if argv.peek().is_some_and(|word| word == locked::LACKING) {
         return locked::lacking(argv.skip(1));
     }
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         control::CLAIMS,
         odd::CLAIMS,
         hostile::CLAIMS,
+        #[cfg(target_os = "linux")]
         locked::CLAIMS,
     ]
     .concat();
