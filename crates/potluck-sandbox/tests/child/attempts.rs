@@ -1,4 +1,5 @@
-//! What native code in a child would try first, one thing at a time, by bare system calls.
+//! What native code in a child would try first, one thing at a time, by bare system calls; and what
+//! honest code in it does.
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -210,7 +211,33 @@ const fn loading(name: &'static str, control: Control, run: fn(&Scene) -> Tried)
 
 use Control::{Anyone, Root, Unknown};
 
-/// Everything that is tried.
+/// What honest code does at any stage, so that the claims about the rest do not hold only because
+/// nothing works any more.
+pub(crate) const HONEST: &[Attempt] = &[
+    attempt("take, move and give back memory", Anyone, |_| {
+        let place = anonymous(libc::PROT_READ | libc::PROT_WRITE)?;
+        plain(libc::SYS_mprotect, [place, 4096, libc::PROT_NONE.into()])?;
+        plain(libc::SYS_madvise, [place, 4096, libc::MADV_DONTNEED.into()])?;
+        let moved = [place, 4096, 8192, libc::MREMAP_MAYMOVE.into(), 0, 0];
+        let place = call(libc::SYS_mremap, moved.map(i64::cast_unsigned))?;
+        plain(libc::SYS_munmap, [place, 8192])
+    }),
+    attempt("share memory that it was given", Anyone, |_| {
+        let (both, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        let shared = [0, 4096, both.into(), (flags | libc::MAP_ANONYMOUS).into(), -1, 0];
+        let place = call(libc::SYS_mmap, shared.map(i64::cast_unsigned))?;
+        plain(libc::SYS_munmap, [place, 4096])
+    }),
+    attempt("allocate and free much", Anyone, |_| {
+        // Enough for libc to think about giving memory back, for which it looks into `/proc`.
+        (0..64).for_each(|_| drop(vec![std::hint::black_box(1_u8); 100_000]));
+        let many: Vec<Vec<u8>> = (0..2000).map(|_| vec![1; 10_000]).collect();
+        drop(std::hint::black_box(many));
+        Ok(())
+    }),
+];
+
+/// Everything that must fail.
 pub(crate) const ATTEMPTS: &[Attempt] = &[
     // Files.
     twice("read a file", Anyone, |_| open(&named("/etc/passwd"), libc::O_RDONLY)),

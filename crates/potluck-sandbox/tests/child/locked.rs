@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode, Stdio};
 use potluck_sandbox::{LayerKind, LayerState, LockedFor, Refusal, Sandbox, StartError, run_locked};
 use potluck_unit::NoResult;
 
-use crate::attempts::{ATTEMPTS, Attempt, Control, Scene, Tried, abstract_name};
+use crate::attempts::{ATTEMPTS, Attempt, Control, HONEST, Scene, Tried, abstract_name};
 use crate::world::{SMALL, World, go, module, program, result};
 use crate::{claims, say};
 
@@ -24,6 +24,7 @@ claims![
     a_runner_that_loads_can_only_load,
     a_runner_that_serves_can_do_none_of_it,
     most_of_it_fails_even_without_a_filter,
+    honest_code_goes_on_at_every_stage,
     every_thread_of_every_child_is_filtered,
     the_layers_are_those_of_a_real_child,
     a_kernel_without_landlock_is_named_and_units_run,
@@ -44,8 +45,10 @@ pub(crate) fn child(argv: impl Iterator<Item = OsString>) -> ExitCode {
         address: number(6),
         bystander: i32::try_from(number(7)).unwrap(),
     };
-    let attempt = &ATTEMPTS[number(1)];
+    let attempt = HONEST.iter().chain(ATTEMPTS).find(|known| known.name == argv[1]);
     let work = move || {
+        // Whoever tries nothing gives up as a program does whose allocation is refused.
+        let Some(attempt) = attempt else { std::process::abort() };
         match (attempt.run)(&scene) {
             Ok(()) => say("done"),
             Err(errno) => say(&format!("refused {errno}")),
@@ -69,22 +72,22 @@ enum Ended {
     Done,
     Refused,
     Killed,
+    Aborted,
 }
 
 /// Tries one thing with a fresh scene, in a process locked by this name.
-fn try_once(lock: &str, attempt: &Attempt) -> Ended {
+fn try_once(lock: &str, name: &str) -> Ended {
     static WORD: u64 = 7;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("victim"), b"").unwrap();
     let _socket = UnixListener::bind(folder.path().join("socket")).unwrap();
-    let name = SocketAddr::from_abstract_name(abstract_name(own_id())).unwrap();
-    let _abstract = UnixListener::bind_addr(&name).unwrap();
+    let nowhere = SocketAddr::from_abstract_name(abstract_name(own_id())).unwrap();
+    let _abstract = UnixListener::bind_addr(&nowhere).unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut bystander = Command::new("sleep").arg("600").spawn().unwrap();
-    let index = ATTEMPTS.iter().position(|known| known.name == attempt.name).unwrap();
     let tried = Command::new(std::env::current_exe().unwrap())
-        .args([CHILD, lock, &index.to_string()])
+        .args([CHILD, lock, name])
         .arg(folder.path())
         .args([tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port()].map(text))
         .arg(own_id().to_string())
@@ -101,8 +104,9 @@ fn try_once(lock: &str, attempt: &Attempt) -> Ended {
         // A program that took the stand-in's place ends well and says nothing.
         ("", None) if tried.status.success() => Ended::Done,
         ("", Some(libc::SIGSYS)) => Ended::Killed,
+        ("", Some(libc::SIGABRT)) => Ended::Aborted,
         (refused, None) if refused.starts_with("refused ") => Ended::Refused,
-        _ => panic!("{lock}, {}: {tried:?}", attempt.name),
+        _ => panic!("{lock}, {name}: {tried:?}"),
     }
 }
 
@@ -121,27 +125,27 @@ fn is_root() -> bool {
 fn without_a_lock_most_of_it_would_work() {
     for attempt in ATTEMPTS {
         if attempt.control == Control::Anyone || (attempt.control == Control::Root && is_root()) {
-            assert_eq!(try_once("open", attempt), Ended::Done, "{}", attempt.name);
+            assert_eq!(try_once("open", attempt.name), Ended::Done, "{}", attempt.name);
         }
     }
 }
 
 fn a_compiler_can_do_none_of_it() {
     for attempt in ATTEMPTS {
-        assert_ne!(try_once("compiling", attempt), Ended::Done, "{}", attempt.name);
+        assert_ne!(try_once("compiling", attempt.name), Ended::Done, "{}", attempt.name);
     }
 }
 
 fn a_runner_that_loads_can_only_load() {
     for attempt in ATTEMPTS {
-        let ended = try_once("loading", attempt);
+        let ended = try_once("loading", attempt.name);
         assert_eq!(ended == Ended::Done, attempt.is_loading, "{}", attempt.name);
     }
 }
 
 fn a_runner_that_serves_can_do_none_of_it() {
     for attempt in ATTEMPTS {
-        let ended = try_once("serving", attempt);
+        let ended = try_once("serving", attempt.name);
         // What libc may try in good faith is refused; the rest ends the process.
         let expected = if opens(attempt) { Ended::Refused } else { Ended::Killed };
         assert_eq!(ended, expected, "{}", attempt.name);
@@ -163,7 +167,17 @@ fn most_of_it_fails_even_without_a_filter() {
     }
     let twice = ATTEMPTS.iter().filter(|attempt| attempt.is_held_twice);
     for attempt in twice {
-        assert_eq!(try_once("nothing", attempt), Ended::Refused, "{}", attempt.name);
+        assert_eq!(try_once("nothing", attempt.name), Ended::Refused, "{}", attempt.name);
+    }
+}
+
+fn honest_code_goes_on_at_every_stage() {
+    for (lock, _) in LOCKS {
+        for attempt in HONEST {
+            assert_eq!(try_once(lock, attempt.name), Ended::Done, "{lock}, {}", attempt.name);
+        }
+        // The parent tells by the way a child died what it lacked.
+        assert_eq!(try_once(lock, "give up"), Ended::Aborted, "{lock}");
     }
 }
 
