@@ -161,8 +161,8 @@ fn program(
     filter.try_into().map_err(wrong)
 }
 
-/// The arguments compared are all 32 bits wide in the kernel, except where a wider one that is
-/// truncated would only make the call fail.
+/// Only the lower half of an argument is compared: no bit above it means anything to the kernel in
+/// those that are.
 fn conditions(manner: Manner) -> Result<Vec<SeccompCondition>, seccompiler::BackendError> {
     let is = |argument, comparison, value| {
         SeccompCondition::new(argument, SeccompCmpArgLen::Dword, comparison, value)

@@ -4,9 +4,9 @@
 //! A child is locked twice, so that no single mistake opens it: its *domain* shows it no file, no
 //! network and no other process, and a *filter* makes any system call that its work does not need
 //! its last. The order matters: descriptors, limits, privileges and domain while there is one
-//! thread ([`Lock::start`], [`Lock::confine`]), then the filters, which hold for every thread ([`Lock::narrow`]).
-//! What each system lacks is said in its own file; what came of each step on this machine is kept
-//! as [`Layer`]s.
+//! thread ([`Lock::start`], [`Lock::confine`]), then the filters, which hold for every thread
+//! ([`Lock::narrow`]). What each system lacks is said in its own file; what came of each step on
+//! this machine is kept as [`Layer`]s.
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(all(unix, not(target_os = "linux")), path = "macos.rs")]
