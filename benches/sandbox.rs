@@ -98,7 +98,7 @@ fn run(runner: &mut Runner, args: &[String], stdin: &[u8]) -> Run {
 /// Standard output of a run that must have ended well.
 fn stdout(run: Run) -> Vec<u8> {
     match run.report {
-        RunReport::Done { outcome: Outcome::Result { exit_code: 0, stdout }, .. } => stdout,
+        RunReport::Done { outcome: Outcome::Result { exit_code: 0, stdout, .. }, .. } => stdout,
         other @ (RunReport::Done { .. } | RunReport::NoResult(_)) => panic!("no result: {other:?}"),
     }
 }
@@ -392,8 +392,12 @@ fn distribution(name: &str, mut times: Vec<Duration>) {
 }
 
 /// Room for any kernel, and time for a slow machine.
-const LIMITS: Limits =
-    Limits { memory_max_bytes: 512 << 20, output_max_bytes: 2 << 20, deadline_ms: 3_600_000 };
+const LIMITS: Limits = Limits {
+    memory_max_bytes: 512 << 20,
+    output_max_bytes: 2 << 20,
+    out_max_bytes: 0,
+    deadline_ms: 3_600_000,
+};
 const ROUNDS: u32 = 5;
 const KERNEL_ROUNDS: u32 = 3;
 /// Each kernel with as many rounds as make half a second or a whole one.

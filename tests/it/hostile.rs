@@ -27,8 +27,12 @@ enum End {
     NoResult(NoResult),
 }
 
-const SMALL: Limits =
-    Limits { memory_max_bytes: 16 << 20, output_max_bytes: 2 << 20, deadline_ms: 120_000 };
+const SMALL: Limits = Limits {
+    memory_max_bytes: 16 << 20,
+    output_max_bytes: 2 << 20,
+    out_max_bytes: 0,
+    deadline_ms: 120_000,
+};
 /// For guests that would go on for ever.
 const SHORT: Limits = Limits { deadline_ms: 300, ..SMALL };
 
@@ -128,7 +132,7 @@ pub(crate) fn run(
 
 fn end(report: &RunReport) -> End {
     match report {
-        RunReport::Done { outcome: Outcome::Result { exit_code, stdout }, .. } => {
+        RunReport::Done { outcome: Outcome::Result { exit_code, stdout, .. }, .. } => {
             if stdout.is_empty() {
                 End::Exit(*exit_code)
             } else {

@@ -17,7 +17,7 @@ use potluck_node::api::{
     ConvictionInfo, JobInfo, NodeInfo, PeerInfo, Refused, RefusedCode, ResultFrame, UnitInfo,
     job_path,
 };
-use potluck_unit::{JobId, Limits};
+use potluck_unit::{JobId, Outcome};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
@@ -324,8 +324,8 @@ async fn read_json<T: DeserializeOwned>(response: Response<Incoming>) -> Result<
 const JSON_BYTES_MAX: usize = 64 << 20;
 /// One job with its reasons and liars takes a few KiB.
 const LINE_BYTES_MAX: usize = 4 << 20;
-/// The largest outcome with its heads.
-const FRAME_BYTES_MAX: u64 = ResultFrame::HEAD_BYTES as u64 + 5 + Limits::OUTPUT_MAX_BYTES;
+/// The largest outcome with its head.
+const FRAME_BYTES_MAX: u64 = ResultFrame::HEAD_BYTES as u64 + Outcome::BODY_BYTES_MAX;
 
 #[cfg(test)]
 mod tests {

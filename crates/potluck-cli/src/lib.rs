@@ -7,6 +7,7 @@ mod client;
 mod crew;
 mod exit;
 mod interrupt;
+mod limits;
 mod module;
 mod print;
 mod progress;

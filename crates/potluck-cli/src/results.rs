@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use potluck_node::api::{JobInfo, ResultFrame, ResultState};
-use potluck_unit::{BlobId, JobId, Outcome, ResultHash};
+use potluck_unit::{BlobId, JobId, OutFile, Outcome, ResultHash};
 use serde::Serialize;
 
 use crate::client::Client;
@@ -30,9 +30,33 @@ pub(crate) struct Entry {
     /// How many bytes the unit wrote to standard output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) output_bytes: Option<usize>,
+    /// The files that the unit left in `/out`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) files: Vec<FileEntry>,
     /// R of the accepted outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) result: Option<String>,
+}
+
+/// A file that a unit left, without its contents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct FileEntry {
+    /// Where, below `/out`.
+    pub(crate) path: String,
+    pub(crate) bytes: usize,
+}
+
+impl FileEntry {
+    pub(crate) fn of(file: &OutFile) -> FileEntry {
+        FileEntry { path: file.path.clone(), bytes: file.bytes.len() }
+    }
+}
+
+/// What a unit with a result wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Output {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) files: Vec<OutFile>,
 }
 
 /// What the units of a job came to.
@@ -123,7 +147,8 @@ fn ended(times: u32) -> String {
 /// Where results go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Sink {
-    /// `INDEX.out` for each unit's standard output, and `summary.json`.
+    /// `INDEX.out` for each unit's standard output, `INDEX/` for its files if it left any, and
+    /// `summary.json`.
     Folder(PathBuf),
     /// All standard outputs in unit order, to ours.
     Stdout,
@@ -134,7 +159,8 @@ pub(crate) enum Sink {
 /// Where results go, as flags.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct SinkArgs {
-    /// Write each unit's standard output to DIR/INDEX.out and everything else to DIR/summary.json
+    /// Write each unit's standard output to DIR/INDEX.out, its files to the folder DIR/INDEX, and
+    /// everything else to DIR/summary.json
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Write all units' standard outputs to standard output, in unit order
@@ -186,12 +212,13 @@ impl Sink {
     ) -> Result<Summary, Failure> {
         self.prepare(Some(id))?;
         let mut units = Vec::new();
-        let mut summary = collect(client, id, job, |entry, stdout| {
-            match (self, stdout) {
-                (Sink::Folder(folder), Some(stdout)) => {
-                    write_file(&folder.join(format!("{}.out", entry.unit)), stdout)?;
+        let mut summary = collect(client, id, job, |entry, output| {
+            match (self, output) {
+                (Sink::Folder(folder), Some(output)) => {
+                    write_file(&folder.join(format!("{}.out", entry.unit)), &output.stdout)?;
+                    write_files(&folder.join(entry.unit.to_string()), &output.files)?;
                 }
-                (Sink::Stdout, Some(stdout)) => printer.bytes(stdout)?,
+                (Sink::Stdout, Some(output)) => printer.bytes(&output.stdout)?,
                 (Sink::Table, _) | (_, None) => {}
             }
             if *self != Sink::Stdout {
@@ -217,13 +244,13 @@ impl Sink {
     }
 }
 
-/// Fetches every unit of a job in order, checks it, and hands it over with its standard output if it
-/// has one.
+/// Fetches every unit of a job in order, checks it, and hands it over with what it wrote if it has a
+/// result.
 pub(crate) async fn collect(
     client: &mut Client,
     id: &JobId,
     job: &JobInfo,
-    mut each: impl FnMut(Entry, Option<&[u8]>) -> Result<(), Failure>,
+    mut each: impl FnMut(Entry, Option<&Output>) -> Result<(), Failure>,
 ) -> Result<Summary, Failure> {
     let mut summary = Summary::of(job);
     let mut next = 0;
@@ -237,9 +264,9 @@ pub(crate) async fn collect(
                     "the node gave unit {got} where unit {next} was due"
                 )));
             }
-            let (entry, stdout) = open(&frame)?;
+            let (entry, output) = open(&frame)?;
             summary.count(&entry);
-            each(entry, stdout.as_deref())?;
+            each(entry, output.as_ref())?;
             next += 1;
         }
         if next == before {
@@ -252,7 +279,7 @@ pub(crate) async fn collect(
 }
 
 /// Checks a unit's bytes against the accepted result and reads them.
-fn open(frame: &ResultFrame) -> Result<(Entry, Option<Vec<u8>>), Failure> {
+fn open(frame: &ResultFrame) -> Result<(Entry, Option<Output>), Failure> {
     let unit = frame.index;
     let entry = |state| Entry {
         unit,
@@ -261,6 +288,7 @@ fn open(frame: &ResultFrame) -> Result<(Entry, Option<Vec<u8>>), Failure> {
         fault: None,
         reason: None,
         output_bytes: None,
+        files: Vec::new(),
         result: (frame.result != ResultHash([0; 16])).then(|| frame.result.to_string()),
     };
     match frame.state {
@@ -284,11 +312,30 @@ fn open(frame: &ResultFrame) -> Result<(Entry, Option<Vec<u8>>), Failure> {
         Ok(Outcome::Fault(fault)) => {
             Ok((Entry { fault: Some(fault.as_str()), ..entry("fault") }, None))
         }
-        Ok(Outcome::Result { exit_code, stdout }) => {
+        Ok(Outcome::Result { exit_code, stdout, files }) => {
             let (exit_code, output_bytes) = (Some(exit_code), Some(stdout.len()));
-            Ok((Entry { exit_code, output_bytes, ..entry("result") }, Some(stdout)))
+            let named = files.iter().map(FileEntry::of).collect();
+            let entry = Entry { exit_code, output_bytes, files: named, ..entry("result") };
+            Ok((entry, Some(Output { stdout, files })))
         }
     }
+}
+
+/// Writes the files that a unit left below `folder`. Their paths were checked when they were read:
+/// none leads out of it.
+pub(crate) fn write_files(folder: &Path, files: &[OutFile]) -> Result<(), Failure> {
+    for OutFile { path, bytes } in files {
+        let path = folder.join(path);
+        let parent = path.parent().unwrap_or(folder);
+        fs::create_dir_all(parent).map_err(|error| {
+            let shown = parent.display();
+            Failure::failed(format!(
+                "cannot make the folder {shown}: {error}; make room or give --out another folder"
+            ))
+        })?;
+        write_file(&path, bytes)?;
+    }
+    Ok(())
 }
 
 /// Writes a file whole or not at all.
@@ -323,7 +370,7 @@ fn show_table(printer: &Printer, units: &[Entry]) -> Result<(), Failure> {
     if printer.is_json() {
         return units.iter().try_for_each(|entry| printer.answer(entry, String::new));
     }
-    let heading = ["unit", "state", "exit", "bytes", "result"].map(str::to_owned).to_vec();
+    let heading = ["unit", "state", "exit", "bytes", "files", "result"].map(str::to_owned).to_vec();
     let number =
         |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     let rows = units.iter().take(TABLE_ROWS_MAX).map(|entry| {
@@ -332,6 +379,7 @@ fn show_table(printer: &Printer, units: &[Entry]) -> Result<(), Failure> {
             entry.fault.unwrap_or(entry.state).to_owned(),
             number(entry.exit_code.map(u64::from)),
             number(entry.output_bytes.map(|bytes| bytes as u64)),
+            entry.files.len().to_string(),
             entry.result.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     });
@@ -362,7 +410,7 @@ mod tests {
     }
 
     fn result(exit_code: u32) -> Outcome {
-        Outcome::Result { exit_code, stdout: b"168\n".to_vec() }
+        Outcome::Result { exit_code, stdout: b"168\n".to_vec(), files: vec![] }
     }
 
     fn summary_of(frames: &[ResultFrame]) -> Summary {
@@ -422,6 +470,22 @@ mod tests {
         assert_eq!(sink.prepare(Some(&other)).unwrap_err().exit, Exit::Input);
         assert_eq!(sink.prepare(None).unwrap_err().exit, Exit::Input);
         assert!(Sink::Folder(summary).prepare(None).unwrap_err().message.contains("is a file"));
+    }
+
+    #[test]
+    fn files_go_into_a_folder_of_their_unit() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |path: &str| OutFile { path: path.to_owned(), bytes: path.as_bytes().to_vec() };
+        let outcome =
+            Outcome::Result { exit_code: 0, stdout: vec![], files: vec![file("a"), file("b/c/d")] };
+        let (entry, output) = open(&frame(&outcome)).unwrap();
+        let json = serde_json::to_string(&entry.files).unwrap();
+        assert_eq!(json, r#"[{"path":"a","bytes":1},{"path":"b/c/d","bytes":5}]"#);
+        for _ in 0..2 {
+            write_files(&folder.path().join("3"), &output.clone().unwrap().files).unwrap();
+            assert_eq!(fs::read(folder.path().join("3/a")).unwrap(), b"a");
+            assert_eq!(fs::read(folder.path().join("3/b/c/d")).unwrap(), b"b/c/d");
+        }
     }
 
     #[test]

@@ -146,8 +146,12 @@ fn run_a_unit(sandbox: &Sandbox) -> Result<String, String> {
     let start = Instant::now();
     let id = ModuleId::of(MODULE);
     let artefact = sandbox.prepare(&id, MODULE).map_err(|error| error.to_string())?;
-    let limits =
-        Limits { memory_max_bytes: 16 << 20, output_max_bytes: 1 << 20, deadline_ms: 60_000 };
+    let limits = Limits {
+        memory_max_bytes: 16 << 20,
+        output_max_bytes: 1 << 20,
+        out_max_bytes: 0,
+        deadline_ms: 60_000,
+    };
     let mut runner = sandbox.start(&artefact, &limits).map_err(|error| error.to_string())?;
     let id = UnitId::of(&JobId([0; 32]), 0);
     match runner.run(&Unit { id, args: &[], stdin: b"" }).report {

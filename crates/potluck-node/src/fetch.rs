@@ -24,7 +24,7 @@ pub(crate) async fn fetch(net: Net, store: Store, need: Need, from: Vec<PeerSour
             if store.has(&want) {
                 return true;
             }
-            match net.fetch(want, &from, potluck_unit::Limits::OUTPUT_MAX_BYTES + 16).await {
+            match net.fetch(want, &from, Outcome::BODY_BYTES_MAX).await {
                 Ok(body) => keep_body(&store, &body),
                 Err(error) => Err(error.to_string()),
             }

@@ -325,14 +325,16 @@ impl Bench<'_> {
 /// A wrong answer of the right shape: what a cheat that skips the work would send.
 fn lie(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Result { exit_code, mut stdout } => {
+        Outcome::Result { exit_code, mut stdout, files } => {
             match stdout.iter_mut().find(|byte| byte.is_ascii_digit()) {
                 Some(digit) => *digit = b'0' + (*digit - b'0' + 1) % 10,
                 None => stdout.push(b'!'),
             }
-            Outcome::Result { exit_code, stdout }
+            Outcome::Result { exit_code, stdout, files }
         }
-        Outcome::Fault(_) => Outcome::Result { exit_code: 0, stdout: Vec::new() },
+        Outcome::Fault(_) => {
+            Outcome::Result { exit_code: 0, stdout: Vec::new(), files: Vec::new() }
+        }
     }
 }
 
@@ -345,7 +347,7 @@ mod tests {
     #[test]
     fn a_lie_is_never_the_truth() {
         for stdout in [&b""[..], b"168\n", b"text", b"9"] {
-            let truth = Outcome::Result { exit_code: 0, stdout: stdout.to_vec() };
+            let truth = Outcome::Result { exit_code: 0, stdout: stdout.to_vec(), files: vec![] };
             assert_ne!(lie(truth.clone()), truth);
         }
         let fault = Outcome::Fault(Fault::Unreachable);

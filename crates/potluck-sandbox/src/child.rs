@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use crate::lock::{Bounds, Lock, Stage};
 use crate::message::{ARGS_MAX_BYTES, FAILED_MAX_BYTES, STDIN_MAX_BYTES, TAG_FAILED, TAG_LAYERS};
 use crate::pipe::{self, Blocking};
+use crate::preview1::Caps;
 use crate::{compiler, engine, guest, layers};
 
 /// Runs as a sandbox child. `argv` are the arguments after [`crate::Program::args`].
@@ -28,17 +29,14 @@ pub fn child_main(argv: impl Iterator<Item = OsString>) -> ExitCode {
         words.remove(0);
     }
     let started = Lock::start(strict, LAST_GIVEN);
-    let [role @ ("compile" | "run" | "probe"), first, second] = words[..] else {
-        return ExitCode::from(EXIT_USAGE);
-    };
-    let Some((first, second)) = first.parse().ok().zip(second.parse().ok()) else {
-        return ExitCode::from(EXIT_USAGE);
-    };
+    let Some(role) = Role::of(&words) else { return ExitCode::from(EXIT_USAGE) };
     let Ok((from_parent, to_parent)) = pipes() else { return ExitCode::FAILURE };
     let served = started.and_then(|lock| match role {
-        "compile" => compile(lock, first, second, from_parent, &to_parent),
-        "run" => run(lock, first, second, from_parent, &to_parent),
-        _ => probe(lock, first, &to_parent),
+        Role::Compile { cpu_max_s, memory_max_bytes } => {
+            compile(lock, cpu_max_s, memory_max_bytes, from_parent, &to_parent)
+        }
+        Role::Run { caps, files_bytes } => run(lock, caps, files_bytes, from_parent, &to_parent),
+        Role::Probe { data_max_bytes } => probe(lock, data_max_bytes, &to_parent),
     });
     served.unwrap_or_else(|error| {
         let text = format!("the child could not start: {error}");
@@ -46,6 +44,30 @@ pub fn child_main(argv: impl Iterator<Item = OsString>) -> ExitCode {
         let _ = pipe::send(to_parent.as_fd(), TAG_FAILED, [text], &mut Blocking);
         ExitCode::FAILURE
     })
+}
+
+/// What a child was started for.
+enum Role {
+    Compile { cpu_max_s: u64, memory_max_bytes: u64 },
+    Run { caps: Caps, files_bytes: u64 },
+    Probe { data_max_bytes: u64 },
+}
+
+impl Role {
+    fn of(words: &[&str]) -> Option<Role> {
+        let [role, numbers @ ..] = words else { return None };
+        let numbers: Option<Vec<u64>> = numbers.iter().map(|word| word.parse().ok()).collect();
+        match (*role, &numbers?[..]) {
+            ("compile", &[cpu_max_s, memory_max_bytes]) => {
+                Some(Role::Compile { cpu_max_s, memory_max_bytes })
+            }
+            ("run", &[memory, output, out, files_bytes]) => {
+                Some(Role::Run { caps: Caps::new(memory, output, out), files_bytes })
+            }
+            ("probe", &[data_max_bytes]) => Some(Role::Probe { data_max_bytes }),
+            _ => None,
+        }
+    }
 }
 
 fn compile(
@@ -70,18 +92,20 @@ fn lock_compiler(lock: &mut Lock, cpu_max_s: u64, memory_max_bytes: u64) -> io::
 
 fn run(
     lock: Lock,
-    memory_max_bytes: u64,
-    output_max_bytes: u64,
+    caps: Caps,
+    files_bytes: u64,
     from_parent: OwnedFd,
     to_parent: &OwnedFd,
 ) -> io::Result<ExitCode> {
     let artefact = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3)?);
     rustix::stdio::dup2_stderr(File::options().write(true).open("/dev/null")?)?;
-    let data_max_bytes = memory_max_bytes
-        .saturating_add(output_max_bytes.saturating_mul(2))
+    // An input file is there twice while it arrives.
+    let data_max_bytes = caps
+        .data_max_bytes()
+        .saturating_add(files_bytes.saturating_mul(2))
         .saturating_add(OVERHEAD_BYTES);
     in_locked_runner(lock, data_max_bytes, |lock| {
-        Ok(guest::serve(lock, artefact, memory_max_bytes, output_max_bytes, from_parent, to_parent))
+        Ok(guest::serve(lock, artefact, caps, from_parent, to_parent))
     })
 }
 
@@ -172,8 +196,8 @@ const OVERHEAD_BYTES: u64 =
 pub(crate) const STRICT: &str = "strict";
 /// The highest descriptor that a parent hands over.
 const LAST_GIVEN: u32 = 2;
-/// The longest command line has four words, and a fifth shows that it is another.
-const WORDS_MAX: usize = 5;
+/// The longest command line has six words, and a seventh shows that it is another.
+const WORDS_MAX: usize = 7;
 /// What a test's stand-in for a child may take.
 const TEST_BYTES: u64 = 512 << 20;
 const TEST_CPU_S: u64 = 10;

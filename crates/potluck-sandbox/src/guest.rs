@@ -4,27 +4,27 @@
 //! frame each way.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use potluck_unit::{Fault, NoResult};
+use potluck_unit::{Fault, NoResult, OutFile};
 use wasmtime::{Engine, Extern, InstancePre, Linker, Module, Store, Trap};
 
 use crate::lock::{self, Lock, Stage};
 use crate::message::{
-    ARGS_MAX_BYTES, Done, Ending, FAILED_MAX_BYTES, Request, STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED,
-    TAG_READY, TAG_UNIT, UNIT_BYTES,
+    ARGS_MAX_BYTES, Done, Ending, FAILED_MAX_BYTES, FILES_MAX, FILES_MAX_BYTES, Request,
+    STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED, TAG_FILE, TAG_READY, TAG_UNIT, UNIT_BYTES, file_of,
 };
-use crate::pipe::{self, Blocking, Inbox};
-use crate::preview1::{self, Caps, Guest, Stop};
+use crate::pipe::{self, Blocking, Header, Inbox, PipeError};
+use crate::preview1::{self, Caps, Guest, Inputs, Stop};
 use crate::{engine, witness};
 
 /// Loads the artefact and runs units until the parent closes the pipe.
 pub(crate) fn serve(
     lock: &mut Lock,
     artefact: File,
-    memory_max_bytes: u64,
-    output_max_bytes: u64,
+    caps: Caps,
     from_parent: OwnedFd,
     to_parent: &OwnedFd,
 ) -> ExitCode {
@@ -44,27 +44,64 @@ pub(crate) fn serve(
     if pipe::send(to_parent, TAG_READY, [], &mut Blocking).is_err() {
         return ExitCode::FAILURE;
     }
-    let caps = Caps::new(memory_max_bytes, output_max_bytes);
     let mut inbox = Inbox::new(from_parent);
     let mut buffers = Buffers::default();
+    // The parent has gone, or is none, when it says nothing more that makes sense.
+    let Some((inputs, mut header)) = receive_inputs(&mut inbox, caps.has_out()) else {
+        return ExitCode::SUCCESS;
+    };
     loop {
-        let Some(request) = next(&mut inbox, std::mem::take(&mut buffers.request)) else {
-            // The parent has gone, or is none.
-            return ExitCode::SUCCESS;
-        };
-        let (ending, guest) =
-            program.run(Guest::new(caps, request, buffers.stdout, buffers.stderr));
+        let payload = std::mem::take(&mut buffers.request);
+        let Some(request) = receive(&mut inbox, header, payload) else { return ExitCode::SUCCESS };
+        let Buffers { stdout, stderr, .. } = buffers;
+        let guest = Guest::new(caps, Arc::clone(&inputs), request, stdout, stderr);
+        let (ending, files, guest) = program.run(guest);
         buffers = Buffers::of(guest);
-        let (stdout, stderr) = match ending {
-            Ending::Result { .. } => (&buffers.stdout[..], &buffers.stderr[..]),
-            Ending::Fault { .. } | Ending::NoResult(_) => (&[][..], &buffers.stderr[..]),
-        };
-        let stdout_length = u32::try_from(stdout.len()).unwrap_or(u32::MAX);
-        let head = Done { ending, stdout_length }.to_bytes();
-        if pipe::send(to_parent, TAG_DONE, [&head, stdout, stderr], &mut Blocking).is_err() {
+        if send(to_parent, ending, &buffers, &files).is_err() {
             return ExitCode::SUCCESS;
         }
+        header = match inbox.header(&mut Blocking) {
+            Ok(header) => header,
+            Err(_) => return ExitCode::SUCCESS,
+        };
     }
+}
+
+/// Takes the input files, up to the header of the first unit.
+fn receive_inputs(inbox: &mut Inbox, has_out: bool) -> Option<(Arc<Inputs>, Header)> {
+    let mut files = Vec::new();
+    let mut payload = Vec::new();
+    loop {
+        let header = inbox.header(&mut Blocking).ok()?;
+        if header.tag != TAG_FILE {
+            return Some((Arc::new(Inputs::new(files, has_out)), header));
+        }
+        let max = FILES_MAX_BYTES + OutFile::PATH_BYTES_MAX as u64 + 4;
+        if header.length as u64 > max || files.len() == FILES_MAX {
+            return None;
+        }
+        inbox.take(header.length, &mut payload, &mut Blocking).ok()?;
+        files.push(file_of(&payload)?);
+    }
+}
+
+/// Says how a unit ended.
+fn send(
+    to_parent: BorrowedFd<'_>,
+    ending: Ending,
+    buffers: &Buffers,
+    files: &[u8],
+) -> Result<(), PipeError> {
+    let stdout = match ending {
+        Ending::Result { .. } => &buffers.stdout[..],
+        Ending::Fault { .. } | Ending::NoResult(_) => &[],
+    };
+    let number = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let head = Done { ending, stdout_length: number(stdout) }.to_bytes();
+    let length = number(files).to_le_bytes();
+    let length = if files.is_empty() { &[][..] } else { &length };
+    let parts = [&head, stdout, length, files, &buffers.stderr];
+    pipe::send(to_parent, TAG_DONE, parts, &mut Blocking)
 }
 
 /// What is kept from unit to unit for its capacity alone.
@@ -87,8 +124,7 @@ impl Buffers {
     }
 }
 
-fn next(inbox: &mut Inbox, mut payload: Vec<u8>) -> Option<Request> {
-    let header = inbox.header(&mut Blocking).ok()?;
+fn receive(inbox: &mut Inbox, header: Header, mut payload: Vec<u8>) -> Option<Request> {
     // Arguments travel with their lengths, so four bytes more each than the guest sees.
     let max = UNIT_BYTES + STDIN_MAX_BYTES + 4 * ARGS_MAX_BYTES;
     if header.tag != TAG_UNIT || header.length > max {
@@ -118,26 +154,33 @@ fn load(artefact: File) -> wasmtime::Result<Program> {
 }
 
 impl Program {
-    /// Runs one unit. The guest comes back with what it wrote.
-    fn run(&self, guest: Guest) -> (Ending, Guest) {
+    /// Runs one unit. The guest comes back with what it wrote; the bytes of its files are empty
+    /// unless it has a result with files.
+    fn run(&self, guest: Guest) -> (Ending, Vec<u8>, Guest) {
         lock::reset_float_control();
         let mut store = Store::new(&self.engine, guest);
         store.limiter(Guest::caps);
-        let stop = match self.start(&mut store) {
+        let mut stop = match self.start(&mut store) {
             Ok(()) => Stop::Exit(0),
             Err(error) => stop_of(&error),
         };
+        let mut files = Vec::new();
+        if let Stop::Exit(_) = stop
+            && let Err(reason) = collect(store.data_mut(), &mut files)
+        {
+            stop = Stop::NoResult(reason);
+        }
         let ending = match stop {
             Stop::Exit(exit_code) => {
                 let memory = store.data().memory();
                 let memory = memory.map_or(&[][..], |memory| memory.data(&store));
-                let witness = witness::of_result(memory, exit_code, store.data().stdout());
-                Ending::Result { exit_code, witness }
+                let witness = witness::of_result(memory, exit_code, store.data().stdout(), &files);
+                Ending::Result { exit_code, witness, has_files: !files.is_empty() }
             }
             Stop::Fault(fault) => Ending::Fault { fault, witness: witness::of_fault(fault) },
             Stop::NoResult(reason) => Ending::NoResult(reason),
         };
-        (ending, store.into_data())
+        (ending, files, store.into_data())
     }
 
     fn start(&self, store: &mut Store<Guest>) -> wasmtime::Result<()> {
@@ -146,6 +189,17 @@ impl Program {
         store.data_mut().set_memory(memory);
         instance.get_typed_func::<(), ()>(&mut *store, "_start")?.call(store, ())
     }
+}
+
+/// Writes the files that a guest has left, if there are any.
+fn collect(guest: &mut Guest, into: &mut Vec<u8>) -> Result<(), NoResult> {
+    let files = guest.take_files();
+    if !files.is_empty() {
+        let length = potluck_unit::files_length(&files);
+        into.try_reserve_exact(length).map_err(|_| NoResult::HostMemory)?;
+        potluck_unit::write_files(&files, into);
+    }
+    Ok(())
 }
 
 /// What an error out of the engine means. Our own calls stop a guest with a [`Stop`]; of the

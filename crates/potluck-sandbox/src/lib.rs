@@ -7,13 +7,13 @@
 //! arguments that lead to [`child_main`].
 //!
 //! What is promised: a unit's outcome and witness depend on nothing but the module, the arguments,
-//! the input, the unit's id and the limits. A child gets no file, no socket, no environment and no
-//! clock it could tell a guest about. On Linux it is also locked twice before it reads a foreign
-//! byte, so that native code in it, come there through the engine or the compiler, finds no file,
-//! no network, no other process and hardly a system call. What is not: that every kernel has every
-//! layer of that lock ([`Sandbox::layers`] says which are there), that the kernel itself has no
-//! hole behind the calls that are left, or that processors keep secrets from their own caches:
-//! nothing secret is in a child.
+//! the input, the job's files, the unit's id and the limits. A child gets no file, no socket, no
+//! environment and no clock it could tell a guest about. On Linux it is also locked twice before
+//! it reads a foreign byte, so that native code in it, come there through the engine or the
+//! compiler, finds no file, no network, no other process and hardly a system call. What is not:
+//! that every kernel has every layer of that lock ([`Sandbox::layers`] says which are there), that
+//! the kernel itself has no hole behind the calls that are left, or that processors keep secrets
+//! from their own caches: nothing secret is in a child.
 
 #[cfg(not(unix))]
 compile_error!("potluck-sandbox cannot lock a child on this system yet: see lock/windows.rs");
@@ -24,6 +24,7 @@ mod lint;
 mod artefact;
 mod refused;
 mod compiler;
+mod inputs;
 mod runner;
 
 mod cpu;
@@ -52,9 +53,10 @@ use potluck_unit::{Fault, Limits, ModuleId, NoResult, Outcome, RunReport};
 pub use artefact::Artefact;
 pub use child::{LockedFor, child_main, run_locked};
 pub use compiler::CompileLimits;
+pub use inputs::{FilesError, InputFile, check_files};
 pub use layers::{Layer, LayerKind, LayerState, shortfall};
 pub use lint::{Advice, Lint, lint};
-pub use message::{ARGS_MAX_BYTES, STDERR_MAX_BYTES, STDIN_MAX_BYTES};
+pub use message::{ARGS_MAX_BYTES, FILES_MAX, FILES_MAX_BYTES, STDERR_MAX_BYTES, STDIN_MAX_BYTES};
 pub use probe::ProbeError;
 pub use profile::{Feature, ModuleError, ModuleInfo, Place, check};
 pub use runner::{RUNS_MAX, Run, Runner, RunnerHandle, Unit};
@@ -169,9 +171,23 @@ impl Sandbox {
     ///
     /// [`StartError::Invalid`] is the same on every machine; the rest is about this one.
     pub fn start(&self, artefact: &Artefact, limits: &Limits) -> Result<Runner, StartError> {
-        limits
-            .check()
-            .map_err(|error| StartError::NoResult(NoResult::Engine, error.to_string()))?;
+        self.start_with(artefact, limits, &[])
+    }
+
+    /// The same for units that find `files`, which must pass [`check_files`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Sandbox::start`].
+    pub fn start_with(
+        &self,
+        artefact: &Artefact,
+        limits: &Limits,
+        files: &[InputFile],
+    ) -> Result<Runner, StartError> {
+        let refuse = |error| StartError::NoResult(NoResult::Engine, error);
+        limits.check().map_err(|error| refuse(error.to_string()))?;
+        check_files(files, limits).map_err(|error| refuse(error.to_string()))?;
         let (found, max) = (artefact.info().memory_min_bytes, limits.memory_max_bytes);
         if found > max {
             let what = "bytes of memory at the start";
@@ -183,7 +199,7 @@ impl Sandbox {
             }));
         }
         self.check_lock().map_err(|text| StartError::NoResult(NoResult::Engine, text))?;
-        Runner::start(&self.program, artefact, limits)
+        Runner::start(&self.program, artefact, limits, files)
     }
 
     fn check_lock(&self) -> Result<(), String> {

@@ -1,12 +1,15 @@
-//! What the frames mean: one request and one reply per unit, and what children say at their start.
+//! What the frames mean: one request and one reply per unit, and what both sides say at the start.
 //!
 //! ```text
+//! file:  path length (u32) ‖ path ‖ bytes
 //! unit:  unit id (32) ‖ stdin length (u32) ‖ stdin ‖ arguments, each: length (u32) ‖ bytes
-//! done:  ending (u8) ‖ code (u32) ‖ witness (32) ‖ stdout length (u32) ‖ stdout ‖ stderr
+//! done:  ending (u8) ‖ code (u32) ‖ witness (32) ‖ stdout length (u32) ‖ stdout
+//!        [‖ files length (u32) ‖ files] ‖ stderr
 //! ```
 //!
 //! Integers are little-endian. An ending of 0 is a result whose code is the exit code, 1 a fault
-//! and 2 no result, whose codes are those of `potluck_unit`.
+//! and 2 no result, whose codes are those of `potluck_unit`; 3 is a result with files, in the bytes
+//! that `potluck_unit` gives them. Input files come before the first unit and are there for all.
 
 use std::ops::Range;
 
@@ -16,6 +19,8 @@ use potluck_unit::{Fault, NoResult, UnitId, Witness};
 pub(crate) const TAG_UNIT: u8 = 1;
 /// Parent to compiler: compile this module.
 pub(crate) const TAG_MODULE: u8 = 2;
+/// Parent to runner: an input file of all units to come.
+pub(crate) const TAG_FILE: u8 = 3;
 /// Runner to parent: ready for the first unit. No payload.
 pub(crate) const TAG_READY: u8 = 16;
 /// Child to parent: it cannot go on; the payload says why, for people.
@@ -34,6 +39,13 @@ pub(crate) const TAG_LAYERS: u8 = 21;
 pub(crate) const UNIT_BYTES: usize = 36;
 /// The fixed fields at the start of a done payload.
 pub(crate) const DONE_BYTES: usize = 41;
+
+/// An input file as the runner child has received it.
+pub(crate) fn file_of(payload: &[u8]) -> Option<(String, Vec<u8>)> {
+    let (length, rest) = payload.split_first_chunk()?;
+    let (path, bytes) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    Some((String::from_utf8(path.to_vec()).ok()?, bytes.to_vec()))
+}
 
 /// The fixed fields of a request.
 pub(crate) fn unit_head(id: &UnitId, stdin_length: u32) -> [u8; UNIT_BYTES] {
@@ -102,7 +114,7 @@ impl Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// The guest ended by itself.
-    Result { exit_code: u32, witness: Witness },
+    Result { exit_code: u32, witness: Witness, has_files: bool },
     /// A deterministic fault.
     Fault { fault: Fault, witness: Witness },
     /// Nothing to say.
@@ -114,7 +126,8 @@ pub(crate) enum Ending {
 pub(crate) struct Done {
     /// How it ended.
     pub(crate) ending: Ending,
-    /// How many bytes of standard output follow; what is left of the payload is standard error.
+    /// How many bytes of standard output follow; after these and the files, if there are any, what
+    /// is left of the payload is standard error.
     pub(crate) stdout_length: u32,
 }
 
@@ -122,7 +135,9 @@ impl Done {
     /// The bytes a child sends.
     pub(crate) fn to_bytes(self) -> [u8; DONE_BYTES] {
         let (tag, code, witness) = match self.ending {
-            Ending::Result { exit_code, witness } => (0, exit_code, witness),
+            Ending::Result { exit_code, witness, has_files } => {
+                (if has_files { 3 } else { 0 }, exit_code, witness)
+            }
             Ending::Fault { fault, witness } => (1, fault as u32, witness),
             Ending::NoResult(reason) => (2, reason as u32, Witness([0; 32])),
         };
@@ -143,7 +158,7 @@ impl Done {
         witness.0.copy_from_slice(&bytes[5..37]);
         let code = number(1);
         let ending = match bytes[0] {
-            0 => Ending::Result { exit_code: code, witness },
+            0 | 3 => Ending::Result { exit_code: code, witness, has_files: bytes[0] == 3 },
             1 => Ending::Fault { fault: fault_of(code)?, witness },
             2 => Ending::NoResult(child_reason_of(code)?),
             _ => return None,
@@ -171,6 +186,10 @@ pub const STDIN_MAX_BYTES: usize = 64 << 20;
 pub const ARGS_MAX_BYTES: usize = 1 << 20;
 /// What is kept of standard error: enough for a person to see what went wrong.
 pub const STDERR_MAX_BYTES: usize = 64 << 10;
+/// All input files of a job together: each runner holds them in memory.
+pub const FILES_MAX_BYTES: u64 = 64 << 20;
+/// Input files of a job: a child names each in memory.
+pub const FILES_MAX: usize = 1000;
 /// A child's last words.
 pub(crate) const FAILED_MAX_BYTES: usize = 4 << 10;
 /// 512 MiB: native code is a few times its module.
@@ -210,10 +229,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_reads_back_and_a_cut_one_is_refused() {
+        let payload = b"\x03\0\0\0a/bbytes";
+        assert_eq!(file_of(payload), Some(("a/b".to_owned(), b"bytes".to_vec())));
+        for end in 0..7 {
+            assert_eq!(file_of(&payload[..end]), None, "{end}");
+        }
+        assert_eq!(file_of(b"\x01\0\0\0\xff"), None);
+    }
+
+    #[test]
     fn a_reply_reads_back_and_any_other_is_refused() {
         let witness = Witness([3; 32]);
         let mut endings = vec![
-            Ending::Result { exit_code: u32::MAX, witness },
+            Ending::Result { exit_code: u32::MAX, witness, has_files: false },
+            Ending::Result { exit_code: 0, witness, has_files: true },
             Ending::NoResult(NoResult::StackOverflow),
         ];
         endings.extend(Fault::ALL.map(|fault| Ending::Fault { fault, witness }));
@@ -221,7 +251,7 @@ mod tests {
             let done = Done { ending, stdout_length: 0 };
             assert_eq!(Done::of_bytes(&done.to_bytes()), Some(done));
         }
-        for (ending, code) in [(1, 0), (1, 200), (2, 0), (2, NoResult::Deadline as u32), (3, 0)] {
+        for (ending, code) in [(1, 0), (1, 200), (2, 0), (2, NoResult::Deadline as u32), (4, 0)] {
             let mut bytes = [0; DONE_BYTES];
             bytes[0] = ending;
             bytes[1..5].copy_from_slice(&u32::to_le_bytes(code));

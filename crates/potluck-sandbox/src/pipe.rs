@@ -203,7 +203,7 @@ pub(crate) fn send<const N: usize>(
 /// Tag and length.
 const HEADER_BYTES: usize = 5;
 /// The header and the parts of the longest frame any caller sends.
-const PARTS_MAX: usize = 5;
+const PARTS_MAX: usize = 6;
 /// What a pipe holds by default: more than this never arrives in one read.
 const INBOX_BYTES: usize = 64 << 10;
 /// How much of a large payload is asked for at a time, so that a claimed length costs no memory

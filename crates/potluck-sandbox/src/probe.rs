@@ -18,7 +18,7 @@ pub struct ProbeError(String);
 
 /// The layers of the lock on `program`'s children, each once and in order.
 pub(crate) fn layers(program: &Program) -> Result<Vec<Layer>, ProbeError> {
-    let parameters = ["probe".into(), PROBE_BYTES.to_string(), "0".into()];
+    let parameters = ["probe".into(), PROBE_BYTES.to_string()];
     let Started { process, to_child: _to_child, from_child } =
         Process::start(program, &parameters, Stdio::null()).map_err(|error| {
             let path = program.path.display();

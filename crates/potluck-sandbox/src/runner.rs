@@ -13,13 +13,14 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use potluck_unit::{Limits, NoResult, Outcome, RunReport, UnitId};
+use potluck_unit::{Limits, NoResult, OutFile, Outcome, RunReport, UnitId};
 
 use crate::artefact::Artefact;
 use crate::cpu;
+use crate::inputs::InputFile;
 use crate::message::{
     self, ARGS_MAX_BYTES, DONE_BYTES, Done, Ending, FAILED_MAX_BYTES, STDERR_MAX_BYTES,
-    STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED, TAG_READY, TAG_UNIT,
+    STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED, TAG_FILE, TAG_READY, TAG_UNIT,
 };
 use crate::patience::Until;
 use crate::pipe::{self, Inbox, PipeError};
@@ -71,6 +72,7 @@ impl Runner {
         program: &Program,
         artefact: &Artefact,
         limits: &Limits,
+        files: &[InputFile],
     ) -> Result<Runner, StartError> {
         let failed = |error: io::Error| {
             StartError::NoResult(NoResult::ChildDied, format!("could not start a runner: {error}"))
@@ -79,6 +81,8 @@ impl Runner {
             "run".into(),
             limits.memory_max_bytes.to_string(),
             limits.output_max_bytes.to_string(),
+            limits.out_max_bytes.to_string(),
+            files.iter().map(InputFile::size).sum::<u64>().to_string(),
         ];
         let code = artefact.file().try_clone().map_err(failed)?;
         let Started { process, to_child, from_child } =
@@ -93,7 +97,7 @@ impl Runner {
             is_spent: false,
             tail: Vec::new(),
         };
-        match runner.ready() {
+        match runner.ready(files) {
             Ok(None) => Ok(runner),
             Ok(Some(reason)) => {
                 artefact.discard();
@@ -147,12 +151,20 @@ impl Runner {
         RunnerHandle { process: Arc::clone(&self.process) }
     }
 
-    /// Waits for the child's first words; its last ones if something is wrong.
-    fn ready(&mut self) -> Result<Option<String>, PipeError> {
+    /// Waits for the child's first words, and hands it the input files; its last words if something
+    /// is wrong.
+    fn ready(&mut self, files: &[InputFile]) -> Result<Option<String>, PipeError> {
         let mut patience = Until::new(&self.process, READY_MAX);
         let header = self.inbox.header(&mut patience)?;
         match header.tag {
-            TAG_READY if header.length == 0 => Ok(None),
+            TAG_READY if header.length == 0 => {
+                for InputFile { path, bytes } in files {
+                    let length = u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes();
+                    let parts = [&length[..], path.as_bytes(), bytes];
+                    pipe::send(self.to_child.as_fd(), TAG_FILE, parts, &mut patience)?;
+                }
+                Ok(None)
+            }
             TAG_FAILED if header.length <= FAILED_MAX_BYTES => {
                 let mut reason = Vec::new();
                 self.inbox.take(header.length, &mut reason, &mut patience)?;
@@ -223,24 +235,36 @@ fn receive(
     let rest = header.length.checked_sub(DONE_BYTES).filter(|_| header.tag == TAG_DONE);
     let rest = rest.ok_or(PipeError::Nonsense("not a reply"))?;
     let done = Done::of_bytes(&inbox.array(patience)?).ok_or(PipeError::Nonsense("no ending"))?;
-    let stdout_length = done.stdout_length as usize;
-    let stderr_length = rest.checked_sub(stdout_length);
-    let stderr_length = stderr_length.ok_or(PipeError::Nonsense("more output than reply"))?;
-    if u64::from(done.stdout_length) > limits.output_max_bytes {
-        return Err(PipeError::Nonsense("output over the limit"));
+    let mut rest = rest;
+    let mut part = |length: u32, max: u64| match rest.checked_sub(length as usize) {
+        Some(_) if u64::from(length) > max => Err(PipeError::Nonsense("output over the limit")),
+        Some(less) => {
+            rest = less;
+            Ok(length as usize)
+        }
+        None => Err(PipeError::Nonsense("more output than reply")),
+    };
+    let stdout_length = part(done.stdout_length, limits.output_max_bytes)?;
+    let mut stdout = Vec::new();
+    inbox.take(stdout_length, &mut stdout, patience)?;
+    let mut files = Vec::new();
+    if let Ending::Result { has_files: true, .. } = done.ending {
+        part(4, u64::MAX)?;
+        let length = u32::from_le_bytes(inbox.array(patience)?);
+        let length = part(length, limits.out_max_bytes + FILES_HEADS_MAX_BYTES)?;
+        files = take_files(inbox, length, limits, patience)?;
     }
-    if stderr_length > STDERR_MAX_BYTES {
+    if rest > STDERR_MAX_BYTES {
         return Err(PipeError::Nonsense("standard error over the limit"));
     }
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    inbox.take(stdout_length, &mut stdout, patience)?;
-    inbox.take(stderr_length, &mut stderr, patience)?;
+    let mut stderr = Vec::new();
+    inbox.take(rest, &mut stderr, patience)?;
     if !inbox.is_empty() {
         return Err(PipeError::Nonsense("words after the reply"));
     }
     let report = match done.ending {
-        Ending::Result { exit_code, witness } => {
-            RunReport::Done { outcome: Outcome::Result { exit_code, stdout }, witness }
+        Ending::Result { exit_code, witness, .. } => {
+            RunReport::Done { outcome: Outcome::Result { exit_code, stdout, files }, witness }
         }
         Ending::Fault { fault, witness } => {
             RunReport::Done { outcome: Outcome::Fault(fault), witness }
@@ -248,6 +272,22 @@ fn receive(
         Ending::NoResult(reason) => RunReport::NoResult(reason),
     };
     Ok((report, stderr))
+}
+
+/// Takes the files of a reply, and believes only what a guest could have left within its quota.
+fn take_files(
+    inbox: &mut Inbox,
+    length: usize,
+    limits: &Limits,
+    patience: &mut Until<'_>,
+) -> Result<Vec<OutFile>, PipeError> {
+    let mut bytes = Vec::new();
+    inbox.take(length, &mut bytes, patience)?;
+    let files = potluck_unit::read_files(&bytes).ok_or(PipeError::Nonsense("no such files"))?;
+    if files.iter().map(OutFile::cost).sum::<u64>() > limits.out_max_bytes {
+        return Err(PipeError::Nonsense("files over the limit"));
+    }
+    Ok(files)
 }
 
 /// A hold on a runner's child that can be kept elsewhere, and outlive it without harm.
@@ -288,6 +328,8 @@ impl RunnerHandle {
     }
 }
 
+/// What the bytes of files hold beside what the quota counts.
+const FILES_HEADS_MAX_BYTES: u64 = 64 << 10;
 /// Getting ready takes milliseconds, but a child that only runs when the machine is idle may have
 /// to wait for its turn.
 const READY_MAX: Duration = Duration::from_secs(60);

@@ -17,12 +17,14 @@
 
 use potluck_unit::{Fault, Outcome, Witness};
 
-/// The witness of a run that ended by itself.
-pub(crate) fn of_result(memory: &[u8], exit_code: u32, stdout: &[u8]) -> Witness {
+/// The witness of a run that ended by itself. `files` are the bytes of the files it left, empty if
+/// there are none.
+pub(crate) fn of_result(memory: &[u8], exit_code: u32, stdout: &[u8], files: &[u8]) -> Witness {
     let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
     hash_memory(&mut hasher, memory);
-    hasher.update(&Outcome::Result { exit_code, stdout: Vec::new() }.to_body());
+    hasher.update(&Outcome::head(exit_code, stdout.len(), !files.is_empty()));
     hasher.update(stdout);
+    hasher.update(files);
     Witness(*hasher.finalize().as_bytes())
 }
 
@@ -62,17 +64,20 @@ const CONTEXT: &str = "potluck witness v1";
 
 #[cfg(test)]
 mod tests {
+    use potluck_unit::OutFile;
+
     use super::*;
 
     #[test]
     fn a_witness_covers_memory_code_and_output() {
-        let base = of_result(b"memory", 0, b"out");
-        assert_eq!(base, of_result(b"memory", 0, b"out"));
+        let base = of_result(b"memory", 0, b"out", b"");
+        assert_eq!(base, of_result(b"memory", 0, b"out", b""));
         for other in [
-            of_result(b"memorx", 0, b"out"),
-            of_result(b"memory", 1, b"out"),
-            of_result(b"memory", 0, b"oux"),
-            of_result(b"", 0, b"memory"),
+            of_result(b"memorx", 0, b"out", b""),
+            of_result(b"memory", 1, b"out", b""),
+            of_result(b"memory", 0, b"oux", b""),
+            of_result(b"", 0, b"memory", b""),
+            of_result(b"memory", 0, b"out", b"files"),
             of_fault(Fault::Unreachable),
         ] {
             assert_ne!(base, other);
@@ -84,13 +89,13 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for pages in [0, 1, 2] {
             let mut memory = vec![0; pages * 0x10000];
-            assert!(seen.insert(of_result(&memory, 0, b"")));
+            assert!(seen.insert(of_result(&memory, 0, b"", b"")));
             for at in (0..memory.len()).step_by(BLOCK_BYTES / 2) {
                 memory[at] = 1;
-                assert!(seen.insert(of_result(&memory, 0, b"")), "{pages} {at}");
+                assert!(seen.insert(of_result(&memory, 0, b"", b"")), "{pages} {at}");
                 let far = memory.len() - 1;
                 memory[far] = 1;
-                assert!(seen.insert(of_result(&memory, 0, b"")), "{pages} {at}");
+                assert!(seen.insert(of_result(&memory, 0, b"", b"")), "{pages} {at}");
                 memory[at] = 0;
                 memory[far] = 0;
             }
@@ -98,8 +103,22 @@ mod tests {
     }
 
     #[test]
+    fn a_witness_covers_the_body_that_is_voted_on() {
+        let files = vec![OutFile { path: "a/b".to_owned(), bytes: b"x".to_vec() }];
+        let mut bytes = Vec::new();
+        potluck_unit::write_files(&files, &mut bytes);
+        let outcome = Outcome::Result { exit_code: 7, stdout: b"out".to_vec(), files };
+        let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+        hash_memory(&mut hasher, b"memory");
+        hasher.update(&outcome.to_body());
+        let found = of_result(b"memory", 7, b"out", &bytes);
+        assert_eq!(found.as_bytes(), hasher.finalize().as_bytes());
+    }
+
+    #[test]
     fn witnesses_keep_their_value() {
-        assert_eq!(of_result(b"memory", 7, b"out").short(), "b32428af");
+        assert_eq!(of_result(b"memory", 7, b"out", b"").short(), "b32428af");
+        assert_eq!(of_result(b"memory", 7, b"out", b"files").short(), "9234af13");
         assert_eq!(of_fault(Fault::Unreachable).short(), "5f8914e3");
     }
 }

@@ -18,9 +18,13 @@ impl Guest {
     /// receipt, some are faults.
     pub(crate) fn of(unit: &UnitId, index: u32) -> Guest {
         let outcome = match index % 11 {
-            3 => Outcome::Result { exit_code: 1, stdout: vec![unit.0[0]; 1500] },
+            3 => Outcome::Result { exit_code: 1, stdout: vec![unit.0[0]; 1500], files: vec![] },
             7 => Outcome::Fault(Fault::IntegerDivisionByZero),
-            _ => Outcome::Result { exit_code: 0, stdout: format!("{index}\n").into_bytes() },
+            _ => Outcome::Result {
+                exit_code: 0,
+                stdout: format!("{index}\n").into_bytes(),
+                files: vec![],
+            },
         };
         Guest::with(&outcome, *blake3::hash(&unit.0).as_bytes())
     }
@@ -28,7 +32,7 @@ impl Guest {
     /// What a liar of this pact, or a lone one with a number of its own, makes up.
     pub(crate) fn lie(index: u32, liar: u64) -> Guest {
         let stdout = format!("{index} or so, says {liar}\n").into_bytes();
-        let outcome = Outcome::Result { exit_code: 0, stdout };
+        let outcome = Outcome::Result { exit_code: 0, stdout, files: vec![] };
         Guest::with(&outcome, *blake3::hash(&liar.to_le_bytes()).as_bytes())
     }
 

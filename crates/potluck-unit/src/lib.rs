@@ -10,6 +10,7 @@ mod limits;
 mod inputs;
 mod job;
 mod claim;
+mod files;
 mod outcome;
 mod receipt;
 mod contact;
@@ -20,6 +21,7 @@ mod encoding;
 pub use claim::Claim;
 pub use contact::Contact;
 pub use encoding::DecodeError;
+pub use files::{OutFile, PathError, check_path, files_length, read_files, write_files};
 pub use id::{
     BlobId, IdError, JobId, ModuleId, PeerId, RecordId, ResultHash, UnitId, Witness, WorkDigest,
 };

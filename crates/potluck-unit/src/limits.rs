@@ -16,6 +16,10 @@ pub struct Limits {
     /// Wall-clock time a worker grants one unit, in milliseconds, not counting time suspended.
     /// Running over is no result: how fast a machine is must never be voted on.
     pub deadline_ms: u64,
+    /// What the unit may keep in its folder `/out`, in bytes of contents and paths; 0 is no such
+    /// folder. To a guest one byte more is a full disk. Does not cover the folder's bookkeeping,
+    /// which [`Limits::OUT_FILES_MAX`] bounds.
+    pub out_max_bytes: u64,
 }
 
 impl Limits {
@@ -24,20 +28,28 @@ impl Limits {
         memory_max_bytes: 512 << 20,
         output_max_bytes: 16 << 20,
         deadline_ms: 10 * 60 * 1000,
+        out_max_bytes: 0,
     };
     /// 4 GiB: all that a 32-bit guest can address.
     pub const MEMORY_MAX_BYTES: u64 = 4 << 30;
     /// 64 MiB: a worker holds a unit's output in memory before it goes to disk.
     pub const OUTPUT_MAX_BYTES: u64 = 64 << 20;
+    /// 64 MiB, together with standard output: an outcome is one blob, and travels as one.
+    pub const OUT_MAX_BYTES: u64 = Self::OUTPUT_MAX_BYTES;
+    /// Files and folders in `/out` at a time. Each costs a worker some hundred bytes of memory that
+    /// no other cap counts.
+    pub const OUT_FILES_MAX: u32 = 10_000;
     /// One day: longer units lose too much work when a donor's laptop closes.
     pub const DEADLINE_MAX_MS: u64 = 24 * 3600 * 1000;
 
     /// Whether every cap is one that a worker can be asked for.
     pub fn check(&self) -> Result<(), LimitsError> {
+        let both = self.output_max_bytes.saturating_add(self.out_max_bytes);
         let limits = [
             ("memory", self.memory_max_bytes, Self::MEMORY_MAX_BYTES, "bytes"),
             ("output", self.output_max_bytes, Self::OUTPUT_MAX_BYTES, "bytes"),
             ("deadline", self.deadline_ms, Self::DEADLINE_MAX_MS, "ms"),
+            ("combined output and /out", both, Self::OUT_MAX_BYTES, "bytes"),
         ];
         match limits.into_iter().find(|(_, asked, max, _)| *asked == 0 || asked > max) {
             None => Ok(()),
@@ -77,5 +89,10 @@ mod tests {
                 .contains("deadline")
         );
         assert!(over(Limits { deadline_ms: 0, ..Limits::DEFAULT }).contains("deadline"));
+        let out_max_bytes = Limits::OUT_MAX_BYTES - Limits::DEFAULT.output_max_bytes;
+        assert_eq!(Limits { out_max_bytes, ..Limits::DEFAULT }.check(), Ok(()));
+        let out_max_bytes = out_max_bytes + 1;
+        assert!(over(Limits { out_max_bytes, ..Limits::DEFAULT }).contains("/out"));
+        assert!(over(Limits { out_max_bytes: u64::MAX, ..Limits::DEFAULT }).contains("/out"));
     }
 }

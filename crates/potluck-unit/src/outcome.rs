@@ -4,13 +4,18 @@
 //! the body. No result has neither: it depends on the machine and is never voted on.
 //!
 //! ```text
-//! result: 0x00 ‖ exit code (u32, little endian) ‖ standard output
-//! fault:  0x01 ‖ kind (u8)
+//! result:            0x00 ‖ exit code (u32) ‖ standard output
+//! fault:             0x01 ‖ kind (u8)
+//! result with files: 0x02 ‖ exit code (u32) ‖ length (u32) ‖ standard output ‖ files
 //! ```
+//!
+//! Numbers are little-endian. A unit that left files in `/out` has a result with files, and no other
+//! unit has; what the bytes of files are is said in `files`.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BlobId, ResultHash, Witness};
+use crate::files::{OutFile, files_length, read_files, write_files};
+use crate::{BlobId, Limits, ResultHash, Witness};
 
 /// What every honest machine says of one unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +26,8 @@ pub enum Outcome {
         exit_code: u32,
         /// All that it wrote to standard output.
         stdout: Vec<u8>,
+        /// All files that it left in `/out`, sorted by the bytes of their paths.
+        files: Vec<OutFile>,
     },
     /// The guest broke a rule that every machine enforces alike. Only the kind is voted on.
     Fault(Fault),
@@ -150,34 +157,65 @@ pub struct OutcomeError {
 
 const TAG_RESULT: u8 = 0;
 const TAG_FAULT: u8 = 1;
+const TAG_FILES: u8 = 2;
 
 impl Outcome {
+    /// No body is longer: standard output and files share [`Limits::OUT_MAX_BYTES`], and what stands
+    /// between them takes less than 64 KiB.
+    pub const BODY_BYTES_MAX: u64 = Limits::OUT_MAX_BYTES + (64 << 10);
+
     /// The bytes that are hashed, kept and fetched.
     pub fn to_body(&self) -> Vec<u8> {
         match self {
-            Outcome::Result { exit_code, stdout } => {
-                let mut body = Vec::with_capacity(5 + stdout.len());
-                body.push(TAG_RESULT);
-                body.extend_from_slice(&exit_code.to_le_bytes());
+            Outcome::Result { exit_code, stdout, files } => {
+                let has_files = !files.is_empty();
+                let head = Outcome::head(*exit_code, stdout.len(), has_files);
+                let tail = if has_files { files_length(files) } else { 0 };
+                let mut body = Vec::with_capacity(head.len() + stdout.len() + tail);
+                body.extend_from_slice(&head);
                 body.extend_from_slice(stdout);
+                if has_files {
+                    write_files(files, &mut body);
+                }
                 body
             }
             Outcome::Fault(fault) => vec![TAG_FAULT, *fault as u8],
         }
     }
 
+    /// The bytes of a result's body before its standard output; after that come the bytes of its
+    /// files, if it has any.
+    pub fn head(exit_code: u32, stdout_length: usize, has_files: bool) -> Vec<u8> {
+        let mut head = vec![if has_files { TAG_FILES } else { TAG_RESULT }];
+        head.extend_from_slice(&exit_code.to_le_bytes());
+        if has_files {
+            let length = u32::try_from(stdout_length).expect("output is bounded at 64 MiB");
+            head.extend_from_slice(&length.to_le_bytes());
+        }
+        head
+    }
+
     /// Reads a body back. Errors on anything that [`Outcome::to_body`] does not write.
     pub fn of_body(body: &[u8]) -> Result<Outcome, OutcomeError> {
-        match body {
-            [TAG_RESULT, a, b, c, d, stdout @ ..] => Ok(Outcome::Result {
+        let outcome = match body {
+            [TAG_RESULT, a, b, c, d, stdout @ ..] => Some(Outcome::Result {
                 exit_code: u32::from_le_bytes([*a, *b, *c, *d]),
                 stdout: stdout.to_vec(),
+                files: vec![],
             }),
-            [TAG_FAULT, code] => {
-                Fault::of_code(*code).map(Outcome::Fault).ok_or(OutcomeError { bytes: body.len() })
+            [TAG_FAULT, code] => Fault::of_code(*code).map(Outcome::Fault),
+            [TAG_FILES, a, b, c, d, rest @ ..] => {
+                Outcome::with_files(u32::from_le_bytes([*a, *b, *c, *d]), rest)
             }
-            _ => Err(OutcomeError { bytes: body.len() }),
-        }
+            _ => None,
+        };
+        outcome.ok_or(OutcomeError { bytes: body.len() })
+    }
+
+    fn with_files(exit_code: u32, rest: &[u8]) -> Option<Outcome> {
+        let (length, rest) = rest.split_first_chunk()?;
+        let (stdout, files) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        Some(Outcome::Result { exit_code, stdout: stdout.to_vec(), files: read_files(files)? })
     }
 
     /// R: what a receipt says of this outcome.
@@ -203,11 +241,17 @@ pub enum RunReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::tests::file;
 
     #[test]
     fn every_outcome_reads_back_from_its_body() {
-        let results = [(0, &b""[..]), (u32::MAX, b"\xff\x00text")]
-            .map(|(exit_code, stdout)| Outcome::Result { exit_code, stdout: stdout.to_vec() });
+        let files = vec![file("a", b""), file("b/c", b"\0text")];
+        let results = [(0, &b""[..], vec![]), (u32::MAX, b"\xff\x00text", vec![]), (1, b"", files)]
+            .map(|(exit_code, stdout, files)| Outcome::Result {
+                exit_code,
+                stdout: stdout.to_vec(),
+                files,
+            });
         for outcome in results.into_iter().chain(Fault::ALL.map(Outcome::Fault)) {
             assert_eq!(Outcome::of_body(&outcome.to_body()), Ok(outcome));
         }
@@ -223,6 +267,10 @@ mod tests {
             b"\x01\x00",
             b"\x01\x01\x01",
             b"\x02\x00",
+            // No files, and more output than body.
+            b"\x02\0\0\0\0\0\0\0\0\0\0\0\0",
+            b"\x02\0\0\0\0\xff\xff\xff\xff\x01\0\0\0\x01\0a\0\0\0\0",
+            b"\x03\0\0\0\0",
         ] {
             assert!(Outcome::of_body(body).is_err(), "{body:?}");
         }
@@ -230,8 +278,19 @@ mod tests {
 
     #[test]
     fn outcome_bodies_keep_their_bytes() {
-        let outcome = Outcome::Result { exit_code: 7, stdout: b"168\n".to_vec() };
+        let result = |files| Outcome::Result { exit_code: 7, stdout: b"168\n".to_vec(), files };
+        let outcome = result(vec![]);
         assert_eq!(outcome.to_body(), b"\x00\x07\x00\x00\x00168\n");
         assert_eq!(outcome.result_hash().to_string(), "057fedc3fd8226567524c52ba92d4ab9");
+        let outcome = result(vec![file("a", b""), file("b/c", b"xy")]);
+        let body = b"\x02\x07\0\0\0\x04\0\0\x00168\n\x02\0\0\0\x01\0a\0\0\0\0\x03\0b/c\x02\0\0\0xy";
+        assert_eq!(outcome.to_body(), body);
+        assert_eq!(outcome.result_hash().to_string(), "bc5a7b1af48006791d3b2722d32000fd");
+    }
+
+    #[test]
+    fn the_longest_body_is_within_its_bound() {
+        let between = 13 + OutFile::HEAD_BYTES as u64 * u64::from(Limits::OUT_FILES_MAX);
+        assert!(Limits::OUT_MAX_BYTES + between <= Outcome::BODY_BYTES_MAX);
     }
 }

@@ -250,7 +250,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn outcome(text: &str) -> Outcome {
-        Outcome::Result { exit_code: 0, stdout: text.as_bytes().to_vec() }
+        Outcome::Result { exit_code: 0, stdout: text.as_bytes().to_vec(), files: vec![] }
     }
 
     fn batch(count: u32) -> ReceiptBatch {

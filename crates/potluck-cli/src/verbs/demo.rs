@@ -242,8 +242,9 @@ async fn watch(
 /// The sum of what the units printed.
 async fn total(client: &mut Client, id: &JobId, info: &JobInfo) -> Result<u64, Failure> {
     let mut total = 0;
-    let summary = collect(client, id, info, |entry, stdout| {
-        let text = str::from_utf8(stdout.unwrap_or_default()).unwrap_or_default();
+    let summary = collect(client, id, info, |entry, output| {
+        let stdout = output.map(|output| &output.stdout[..]).unwrap_or_default();
+        let text = str::from_utf8(stdout).unwrap_or_default();
         let number = text.trim().parse::<u64>();
         let unit = entry.unit;
         total +=

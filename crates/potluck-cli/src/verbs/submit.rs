@@ -12,9 +12,10 @@ use tokio::time::{Instant, sleep_until};
 use crate::Context;
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
+use crate::limits::LimitArgs;
 use crate::module::Module;
 use crate::print::count;
-use crate::quantity::{ms_of, parse_duration, parse_size};
+use crate::quantity::{ms_of, parse_duration};
 use crate::rows::RowArgs;
 use crate::session::{Session, SessionArgs, ticks};
 
@@ -42,15 +43,8 @@ pub(crate) struct JobArgs {
     #[arg(short = 'k', long, value_name = "N", default_value_t = 2)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=i64::from(Job::COPIES_MAX)))]
     copies: u8,
-    /// Memory that one unit may use
-    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
-    memory: u64,
-    /// Bytes that one unit may write to standard output
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size)]
-    output_limit: u64,
-    /// How long one unit may run
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
-    deadline: Duration,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// When peers may forget the job
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_duration)]
     expires: Duration,
@@ -78,15 +72,7 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<Exit, Failure>
 impl JobArgs {
     /// Reads the files and checks everything that can be checked alone.
     pub(crate) fn draft(&self) -> Result<Draft, Failure> {
-        let limits = Limits {
-            memory_max_bytes: self.memory,
-            output_max_bytes: self.output_limit,
-            deadline_ms: ms_of(self.deadline),
-        };
-        limits.check().map_err(|error| {
-            let next = "change --memory, --output-limit or --deadline";
-            Failure::input(format!("{error}; {next}"))
-        })?;
+        let limits = self.limits.limits()?;
         let (life_ms, max_ms) = (ms_of(self.expires), Job::LIFE_MAX_MS);
         if !(1..=max_ms).contains(&life_ms) {
             return Err(Failure::input("--expires is outside 1ms to 30d; choose a time within"));

@@ -18,6 +18,11 @@ pub(super) struct Clock {
 }
 
 impl Clock {
+    /// The time of day, without looking: what files are dated with.
+    pub(super) fn now_ns(self) -> u64 {
+        self.elapsed_ns.saturating_add(EPOCH_NS)
+    }
+
     /// What clock `id` shows, and then the look's microsecond.
     fn look(&mut self, id: u32) -> Result<u64, Errno> {
         let now = self.at(id)?;
@@ -89,8 +94,8 @@ impl Subscription {
         let kind = record[8];
         let wait_ns = match kind {
             KIND_CLOCK => guest.clock.until(u32_at(16), u64_at(24), record[40] & 1 == 1),
-            // Streams are ready at once: there is nobody to wait for.
-            KIND_READ | KIND_WRITE => guest.streams.check(u32_at(16)).map(|()| 0),
+            // Streams and files are ready at once: there is nobody to wait for.
+            KIND_READ | KIND_WRITE => guest.descriptors.get(u32_at(16)).map(|_| 0),
             _ => return Err(Errno::Invalid),
         };
         Ok(Subscription { user_data, kind, wait_ns })
@@ -131,7 +136,7 @@ const MONOTONIC: u32 = 1;
 const PROCESS_CPU: u32 = 2;
 const THREAD_CPU: u32 = 3;
 /// 2026-01-01 00:00:00 UTC: a plausible date, so that certificates and calendars work.
-const EPOCH_NS: u64 = 1_767_225_600_000_000_000;
+pub(super) const EPOCH_NS: u64 = 1_767_225_600_000_000_000;
 /// One second: some runtimes take a monotonic clock at 0 for a broken one.
 const BOOT_NS: u64 = 1_000_000_000;
 /// A microsecond for each look: also the clock's resolution.

@@ -72,6 +72,35 @@ impl GuestMemory<'_> {
         let [a, b, c, d, e, f, g, h] = self.record::<8>(array, index)?;
         Ok((u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])))
     }
+
+    /// Copies as much of `bytes` as the vectors hold, and says how much that is.
+    pub(super) fn scatter(&mut self, vectors: Array, mut bytes: &[u8]) -> Result<u32, Errno> {
+        let mut total = 0_u32;
+        for index in 0..vectors.count {
+            let (at, length) = self.vector(vectors, index)?;
+            let into = self.bytes_mut(at, length)?;
+            let (here, rest) = bytes.split_at(into.len().min(bytes.len()));
+            into[..here.len()].copy_from_slice(here);
+            // Bounded by the size of what is read.
+            total += u32::try_from(here.len()).unwrap_or(0);
+            bytes = rest;
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        Ok(total)
+    }
+
+    /// Checks every vector and says how much they hold.
+    pub(super) fn check(&self, vectors: Array) -> Result<u32, Errno> {
+        let mut total = 0_u32;
+        for index in 0..vectors.count {
+            let (at, length) = self.vector(vectors, index)?;
+            self.bytes(at, length)?;
+            total = total.checked_add(length).ok_or(Errno::Invalid)?;
+        }
+        Ok(total)
+    }
 }
 
 /// Where a guest says that records lie.

@@ -1,17 +1,24 @@
 //! The 46 calls of WASI preview 1, as a guest on any machine sees them: the same.
 //!
-//! There is no file system, no network, no host clock and no host randomness behind them. What a
-//! guest can learn is its arguments, its input, a clock that counts its own looks at it, and bytes
-//! derived from the unit's id. No answer depends on the machine, and no argument, however wild,
-//! can make the child panic or allocate more than the caps say.
+//! There is no disk, no network, no host clock and no host randomness behind them. What a guest can
+//! learn is its arguments, its input, the job's input files, a clock that counts its own looks at
+//! it, and bytes derived from the unit's id; what it writes to its folder stays in memory. No answer
+//! depends on the machine, and no argument, however wild, can make the child panic or allocate more
+//! than the caps say.
 
 mod args;
 mod clock;
+mod descriptors;
+mod files;
 mod memory;
-mod stdio;
+mod paths;
+mod status;
 mod table;
+mod tree;
 
-use potluck_unit::{Fault, NoResult, UnitId};
+use std::sync::Arc;
+
+use potluck_unit::{Fault, NoResult, OutFile, UnitId};
 use wasmtime::{Caller, Linker, Memory, ResourceLimiter};
 
 use crate::guest::KEPT_MAX_BYTES;
@@ -19,10 +26,13 @@ use crate::message::Request;
 use crate::profile::TABLE_ELEMENTS_MAX;
 
 pub(crate) use table::{MODULE, is_stub, signature};
+pub(crate) use tree::{Inputs, OUT};
 
 use clock::Clock;
+use descriptors::Descriptors;
+use files::Streams;
 use memory::split;
-use stdio::Streams;
+use tree::Files;
 
 /// Why a call ends the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,11 +53,24 @@ pub(crate) enum Stop {
 #[repr(u16)]
 pub(crate) enum Errno {
     BadDescriptor = 8,
+    Busy = 10,
+    Exists = 20,
     Fault = 21,
+    IllegalSequence = 25,
     Invalid = 28,
+    IsFolder = 31,
+    TooManyOpen = 33,
+    NameTooLong = 37,
+    NoEntry = 44,
+    NoSpace = 51,
+    NotFolder = 54,
+    NotEmpty = 55,
     NotSocket = 57,
     NotSupported = 58,
+    NotPermitted = 63,
+    ReadOnly = 69,
     IllegalSeek = 70,
+    NotCapable = 76,
 }
 
 /// What a call came to, short of ending the guest.
@@ -90,12 +113,31 @@ fn number_or_stop(answer: Result<(), Halt>) -> wasmtime::Result<i32> {
 pub(crate) struct Caps {
     memory_max_bytes: usize,
     output_max_bytes: usize,
+    out_max_bytes: u64,
 }
 
 impl Caps {
-    pub(crate) fn new(memory_max_bytes: u64, output_max_bytes: u64) -> Caps {
+    pub(crate) fn new(memory_max_bytes: u64, output_max_bytes: u64, out_max_bytes: u64) -> Caps {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        Caps { memory_max_bytes: size(memory_max_bytes), output_max_bytes: size(output_max_bytes) }
+        Caps {
+            memory_max_bytes: size(memory_max_bytes),
+            output_max_bytes: size(output_max_bytes),
+            out_max_bytes,
+        }
+    }
+
+    /// How much private memory the child needs for all of it. Output may grow to twice its size, as
+    /// may files in `/out`, which are there once more while one of them grows, and once as bytes to
+    /// send.
+    pub(crate) fn data_max_bytes(&self) -> u64 {
+        (self.memory_max_bytes as u64)
+            .saturating_add((self.output_max_bytes as u64).saturating_mul(2))
+            .saturating_add(self.out_max_bytes.saturating_mul(4))
+    }
+
+    /// Whether there is a folder `/out`.
+    pub(crate) fn has_out(&self) -> bool {
+        self.out_max_bytes > 0
     }
 }
 
@@ -138,18 +180,29 @@ pub(crate) struct Guest {
     clock: Clock,
     random: Option<Box<blake3::OutputReader>>,
     streams: Streams,
+    files: Files,
+    descriptors: Descriptors,
 }
 
 impl Guest {
     /// A guest about to start; the two buffers are emptied and used for what it writes.
-    pub(crate) fn new(caps: Caps, request: Request, stdout: Vec<u8>, stderr: Vec<u8>) -> Guest {
+    pub(crate) fn new(
+        caps: Caps,
+        inputs: Arc<Inputs>,
+        request: Request,
+        stdout: Vec<u8>,
+        stderr: Vec<u8>,
+    ) -> Guest {
         let clean = |mut buffer: Vec<u8>| {
             buffer.clear();
             buffer.shrink_to(KEPT_MAX_BYTES);
             buffer
         };
         let streams = Streams::new(caps.output_max_bytes, clean(stdout), clean(stderr));
-        Guest { caps, request, memory: None, clock: Clock::default(), random: None, streams }
+        let files = Files::new(inputs, caps.out_max_bytes);
+        let descriptors = Descriptors::new(files.is_there());
+        let (clock, random) = (Clock::default(), None);
+        Guest { caps, request, memory: None, clock, random, streams, files, descriptors }
     }
 
     /// The limiter of the guest's store.
@@ -172,6 +225,12 @@ impl Guest {
         self.streams.stdout()
     }
 
+    /// Takes what it has left in its folder, sorted by path. Nothing of it is there afterwards.
+    pub(crate) fn take_files(&mut self) -> Vec<OutFile> {
+        let nothing = Files::new(Arc::default(), 0);
+        std::mem::replace(&mut self.files, nothing).into_out()
+    }
+
     /// The request, standard output and standard error.
     pub(crate) fn into_buffers(self) -> (Request, Vec<u8>, Vec<u8>) {
         let (stdout, stderr) = self.streams.into_buffers();
@@ -184,7 +243,9 @@ pub(crate) fn define(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     table::define_fixed(linker)?;
     args::define(linker)?;
     clock::define(linker)?;
-    stdio::define(linker)?;
+    files::define(linker)?;
+    status::define(linker)?;
+    paths::define(linker)?;
     linker.func_wrap(
         MODULE,
         "random_get",

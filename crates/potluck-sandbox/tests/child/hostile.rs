@@ -14,6 +14,7 @@ use crate::world::{SMALL, World, go, module, no_result, program};
 
 claims![
     no_reply_that_breaks_the_rules_is_believed,
+    no_files_that_break_the_rules_are_believed,
     a_child_that_never_reads_meets_the_deadline,
     a_compiler_that_breaks_the_rules_is_no_result,
     a_stranger_calling_itself_a_child_changes_nothing,
@@ -88,7 +89,7 @@ fn no_reply_that_breaks_the_rules_is_believed() {
     let cases = [
         ("another tag", reply(99, 41, 0, 0, 0, b"")),
         ("too short", reply(18, 40, 0, 0, 0, b"")),
-        ("no such ending", reply(18, 41, 3, 0, 0, b"")),
+        ("no such ending", reply(18, 41, 4, 0, 0, b"")),
         ("no such fault", reply(18, 41, 1, 99, 0, b"")),
         ("a reason that is not a child's", reply(18, 41, 2, 7, 0, b"")),
         ("more output than reply", reply(18, 41, 0, 0, 1, b"")),
@@ -114,6 +115,62 @@ fn no_reply_that_breaks_the_rules_is_believed() {
     let honest = to_hex(&reply(18, 141, 0, 7, 100, &[5; 100]));
     let mut runner = sandbox(&world, &honest).start(&artefact, &limits).unwrap();
     assert_eq!(crate::world::result(&go(&mut runner, &[], b"")), (7, &[5; 100][..]));
+}
+
+/// The rest of a reply with an exit code of 0 and no output, whose files are these bytes and whose
+/// standard error is `x`.
+fn with_files(files: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(files.len()).unwrap();
+    let rest = [&length.to_le_bytes(), files, b"x"].concat();
+    reply(18, 41 + u32::try_from(rest.len()).unwrap(), 3, 0, 0, &rest)
+}
+
+fn files_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut bytes = u32::try_from(files.len()).unwrap().to_le_bytes().to_vec();
+    for (path, contents) in files {
+        bytes.extend(u16::try_from(path.len()).unwrap().to_le_bytes());
+        bytes.extend(path.as_bytes());
+        bytes.extend(u32::try_from(contents.len()).unwrap().to_le_bytes());
+        bytes.extend(*contents);
+    }
+    bytes
+}
+
+fn no_files_that_break_the_rules_are_believed() {
+    let world = World::new();
+    let (module, wasm) = module(&program(""));
+    let artefact = world.sandbox.prepare(&module, &wasm).unwrap();
+    let limits = Limits { deadline_ms: 2000, out_max_bytes: 10, ..SMALL };
+    let mut lying = with_files(&files_of(&[("a", b"x")]));
+    lying[46] = 0xff;
+    let cases = [
+        ("no file at all", with_files(&files_of(&[]))),
+        ("out of order", with_files(&files_of(&[("b", b""), ("a", b"")]))),
+        ("twice", with_files(&files_of(&[("a", b""), ("a", b"")]))),
+        ("a file in a file", with_files(&files_of(&[("a", b""), ("a/b", b"")]))),
+        ("a way out", with_files(&files_of(&[("../a", b"")]))),
+        ("from the root", with_files(&files_of(&[("/a", b"")]))),
+        ("cut", with_files(&files_of(&[("a", b"x")])[..9])),
+        ("more than said", with_files(&[&files_of(&[("a", b"x")])[..], b"y"].concat())),
+        ("one byte over the quota", with_files(&files_of(&[("a", &[0; 10])]))),
+        ("longer than the reply", lying),
+        ("longer than any", reply(18, u32::MAX, 3, 0, 0, &[255, 255, 255, 127])),
+        ("no length", reply(18, 43, 3, 0, 0, &[0, 0])),
+    ];
+    for (name, frame) in cases {
+        let trick = to_hex(&frame);
+        let mut runner = sandbox(&world, &trick).start(&artefact, &limits).unwrap();
+        assert_eq!(no_result(&go(&mut runner, &[], b"")), NoResult::ChildDied, "{name}");
+        assert!(runner.is_spent());
+    }
+    // The claims above fail for the right reason: honest files are taken, if there is a quota.
+    let honest = to_hex(&with_files(&files_of(&[("a", &[0; 9])])));
+    let mut runner = sandbox(&world, &honest).start(&artefact, &limits).unwrap();
+    let run = go(&mut runner, &[], b"");
+    assert_eq!((crate::world::result(&run), &run.stderr[..]), ((0, &b""[..]), &b"x"[..]));
+    let none = Limits { out_max_bytes: 0, ..limits };
+    let mut runner = sandbox(&world, &honest).start(&artefact, &none).unwrap();
+    assert_eq!(no_result(&go(&mut runner, &[], b"")), NoResult::ChildDied);
 }
 
 fn a_child_that_never_reads_meets_the_deadline() {

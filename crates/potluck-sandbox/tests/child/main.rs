@@ -8,12 +8,15 @@ mod attempts;
 mod bench;
 mod bombs;
 mod control;
+mod files;
 mod hostile;
 mod life;
 #[cfg(target_os = "linux")]
 mod locked;
 mod odd;
 mod programs;
+mod script;
+mod wasi;
 mod world;
 
 use std::panic::catch_unwind;
@@ -47,6 +50,8 @@ fn main() -> ExitCode {
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let claims: Vec<Claim> = [
         programs::CLAIMS,
+        wasi::CLAIMS,
+        files::CLAIMS,
         life::CLAIMS,
         bombs::CLAIMS,
         control::CLAIMS,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use potluck_sandbox::{Program, Run, Runner, Sandbox, Unit};
+use potluck_sandbox::{InputFile, Program, Run, Runner, Sandbox, Unit};
 use potluck_unit::{Fault, JobId, Limits, ModuleId, NoResult, Outcome, RunReport, UnitId, Witness};
 
 /// A claim's name and itself.
@@ -21,8 +21,12 @@ macro_rules! claims {
 pub(crate) const CHILD: &str = "__sandbox";
 
 /// Limits that make a claim quick to check.
-pub(crate) const SMALL: Limits =
-    Limits { memory_max_bytes: 16 << 20, output_max_bytes: 2 << 20, deadline_ms: 20_000 };
+pub(crate) const SMALL: Limits = Limits {
+    memory_max_bytes: 16 << 20,
+    output_max_bytes: 2 << 20,
+    deadline_ms: 20_000,
+    out_max_bytes: 0,
+};
 
 /// A sandbox with a folder of its own.
 pub(crate) struct World {
@@ -49,9 +53,13 @@ impl World {
     }
 
     pub(crate) fn runner(&self, wat: &str, limits: &Limits) -> Runner {
+        self.runner_with(wat, limits, &[])
+    }
+
+    pub(crate) fn runner_with(&self, wat: &str, limits: &Limits, files: &[InputFile]) -> Runner {
         let (module, wasm) = module(wat);
         let artefact = self.sandbox.prepare(&module, &wasm).unwrap();
-        self.sandbox.start(&artefact, limits).unwrap()
+        self.sandbox.start_with(&artefact, limits, files).unwrap()
     }
 
     /// Runs one unit in a fresh child.
@@ -85,7 +93,7 @@ pub(crate) fn unit(index: u32) -> UnitId {
 /// The exit code and output of a run that must have ended by itself.
 pub(crate) fn result(run: &Run) -> (u32, &[u8]) {
     match &run.report {
-        RunReport::Done { outcome: Outcome::Result { exit_code, stdout }, .. } => {
+        RunReport::Done { outcome: Outcome::Result { exit_code, stdout, .. }, .. } => {
             (*exit_code, stdout)
         }
         other @ (RunReport::Done { .. } | RunReport::NoResult(_)) => {
