@@ -14,6 +14,7 @@ mod life;
 #[cfg(target_os = "linux")]
 mod locked;
 mod odd;
+mod paths;
 mod programs;
 mod script;
 mod wasi;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     let claims: Vec<Claim> = [
         programs::CLAIMS,
         wasi::CLAIMS,
+        paths::CLAIMS,
         files::CLAIMS,
         life::CLAIMS,
         bombs::CLAIMS,
