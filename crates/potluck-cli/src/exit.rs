@@ -27,12 +27,18 @@ pub(crate) enum Exit {
     InUse = 6,
     /// The doctor found something missing or wrong.
     Unwell = 7,
+    /// `exec`: a fault. Far from the codes that programs end with, as are the next two.
+    Fault = 121,
+    /// `exec`: no result.
+    NoResult = 122,
+    /// `exec --repeat`: runs of one program that differ.
+    Differs = 123,
     /// Ctrl-C or a termination signal.
     Interrupted = 130,
 }
 
 impl Exit {
-    const ALL: [Exit; 9] = [
+    const ALL: [Exit; 12] = [
         Exit::Done,
         Exit::Failed,
         Exit::Input,
@@ -41,12 +47,17 @@ impl Exit {
         Exit::Incomplete,
         Exit::InUse,
         Exit::Unwell,
+        Exit::Fault,
+        Exit::NoResult,
+        Exit::Differs,
         Exit::Interrupted,
     ];
 
     fn meaning(self) -> &'static str {
         match self {
-            Exit::Done => "done; a unit's own exit code is an answer and does not change this",
+            Exit::Done => {
+                "done; a unit's own exit code is an answer and does not change this, but exec passes it on"
+            }
             Exit::Failed => "failure",
             Exit::Input => {
                 "bad input or usage: not a WebAssembly file, no such file, bad option, bad config"
@@ -56,6 +67,9 @@ impl Exit {
             Exit::Incomplete => "some units have no result, or results are incomplete",
             Exit::InUse => "the port or the data folder is in use",
             Exit::Unwell => "`doctor` found something missing or wrong on this machine",
+            Exit::Fault => "exec: the program ended by a fault",
+            Exit::NoResult => "exec: this machine came to no result",
+            Exit::Differs => "exec --repeat: the runs differ",
             Exit::Interrupted => "interrupted",
         }
     }
@@ -131,7 +145,7 @@ mod tests {
 
     #[test]
     fn exit_codes_keep_their_numbers() {
-        assert_eq!(Exit::ALL.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 7, 130]);
+        assert_eq!(Exit::ALL.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 7, 121, 122, 123, 130]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
         return potluck_node::sandbox_main(args);
     }
     match Cli::try_parse() {
-        Ok(cli) => cli.run().into(),
+        Ok(cli) => cli.run(),
         Err(error) => refuse(&error).into(),
     }
 }
@@ -69,7 +69,7 @@ struct Global {
 }
 
 impl Cli {
-    fn run(self) -> Exit {
+    fn run(self) -> ExitCode {
         let format = if self.global.json { Format::Json } else { Format::Human };
         let printer = Printer::new(format);
         log(self.global.verbose);
@@ -81,12 +81,12 @@ impl Cli {
                 runtime.shutdown_background();
                 done.unwrap_or_else(|failure| {
                     context.printer.failure(&failure);
-                    failure.exit
+                    failure.exit.into()
                 })
             }
             Err(failure) => {
                 printer.failure(&failure);
-                failure.exit
+                failure.exit.into()
             }
         }
     }

@@ -74,6 +74,12 @@ impl Printer {
         })
     }
 
+    /// What a program said along the way, as it is.
+    pub(crate) fn aside(&self, bytes: &[u8]) {
+        self.wipe();
+        let _ = io::stderr().lock().write_all(bytes);
+    }
+
     /// Something said along the way.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
         self.wipe();

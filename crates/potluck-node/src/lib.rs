@@ -2,7 +2,8 @@
 //!
 //! A node is one loop ([`hub`]) that waits for one thing, tells the peer, and carries out what the
 //! peer wants done. Around it: [`net`] (QUIC), [`store`] (disk), [`fetch`] (getting blobs),
-//! [`slots`] (running units in sandboxes) and [`control`] (the local user). What is decided is
+//! [`slots`] (running units in sandboxes) and [`control`] (the local user). Beside it [`Local`] runs
+//! a program in a sandbox without any of that. What is decided is
 //! decided in `potluck-peer`; here is no policy.
 
 mod options;
@@ -13,13 +14,16 @@ mod store;
 mod fetch;
 mod slots;
 mod inputs;
+mod local;
 pub mod control;
 mod checkup;
 
 pub use checkup::{Checkup, Condition, Finding};
 pub use control::api;
+pub use local::Local;
 pub use node::{Node, StartError, StartErrorKind, control_socket, read_or_create_key};
 pub use options::{Options, default_data_folder};
+pub use potluck_sandbox::{FILES_MAX, FILES_MAX_BYTES, Run, STDIN_MAX_BYTES};
 
 use std::ffi::OsString;
 use std::process::ExitCode;

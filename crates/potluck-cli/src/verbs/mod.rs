@@ -2,6 +2,7 @@
 
 mod demo;
 mod doctor;
+mod exec;
 mod id;
 mod job;
 mod lint;
@@ -11,8 +12,10 @@ mod status;
 mod submit;
 mod worker;
 
+use std::process::ExitCode;
+
 use crate::Context;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -27,6 +30,8 @@ pub(crate) enum Verb {
     Run(run::Args),
     /// Say whether modules can be run, why not, and what makes them slow
     Lint(lint::Args),
+    /// Run a program here, in the sandbox that units run in, and end with its exit code
+    Exec(exec::Args),
     /// Look after jobs: list, info, wait, results, units, cancel
     #[command(subcommand)]
     Job(job::Verb),
@@ -41,8 +46,10 @@ pub(crate) enum Verb {
 }
 
 /// Does it.
-pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
-    match verb {
+pub(crate) async fn run(verb: Verb, context: &Context) -> Result<ExitCode, Failure> {
+    let exit = match verb {
+        // The only verb whose exit code may be somebody else's.
+        Verb::Exec(args) => return exec::run(args, context).await,
         Verb::Demo(args) => demo::run(&args, context).await,
         Verb::Worker(args) => worker::run(args, context).await,
         Verb::Submit(args) => submit::run(&args, context).await,
@@ -53,5 +60,6 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> 
         Verb::Peers(args) => peers::run(&args, context).await,
         Verb::Doctor(args) => doctor::run(&args, context),
         Verb::Id(args) => id::run(&args, context),
-    }
+    };
+    exit.map(ExitCode::from)
 }
