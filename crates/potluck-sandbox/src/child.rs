@@ -1,8 +1,8 @@
 //! The entry of both children: gives up rights first, then does the one thing it was started for.
 //!
 //! Descriptors 0 and 1 are the pipes from and to the parent. On 2 a runner finds its artefact,
-//! open for reading, because the first three are the only ones that every way of spawning hands
-//! over; once it has taken that, 2 leads nowhere.
+//! open for reading, and the memory it shares with its parent (see `shared`); once it has taken
+//! them, 2 leads nowhere.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::lock::{Bounds, Lock, Stage};
 use crate::message::{ARGS_MAX_BYTES, FAILED_MAX_BYTES, STDIN_MAX_BYTES, TAG_FAILED, TAG_LAYERS};
 use crate::pipe::{self, Blocking};
 use crate::preview1::Caps;
-use crate::{compiler, engine, guest, layers};
+use crate::{compiler, engine, guest, layers, shared};
 
 /// Runs as a sandbox child. `argv` are the arguments after [`crate::Program::args`].
 ///
@@ -97,7 +97,7 @@ fn run(
     from_parent: OwnedFd,
     to_parent: &OwnedFd,
 ) -> io::Result<ExitCode> {
-    let artefact = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3)?);
+    let (artefact, window) = shared::take_over(rustix::stdio::stderr())?;
     rustix::stdio::dup2_stderr(File::options().write(true).open("/dev/null")?)?;
     // An input file is there twice while it arrives.
     let data_max_bytes = caps
@@ -105,7 +105,7 @@ fn run(
         .saturating_add(files_bytes.saturating_mul(2))
         .saturating_add(OVERHEAD_BYTES);
     in_locked_runner(lock, data_max_bytes, |lock| {
-        Ok(guest::serve(lock, artefact, caps, from_parent, to_parent))
+        Ok(guest::serve(lock, artefact, caps, (from_parent, to_parent), window))
     })
 }
 

@@ -4,7 +4,7 @@
 //! frame each way.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,8 +16,9 @@ use crate::message::{
     ARGS_MAX_BYTES, Done, Ending, FAILED_MAX_BYTES, FILES_MAX, FILES_MAX_BYTES, Request,
     STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED, TAG_FILE, TAG_READY, TAG_UNIT, UNIT_BYTES, file_of,
 };
-use crate::pipe::{self, Blocking, Header, Inbox, PipeError};
+use crate::pipe::{self, Beside, Blocking, Header, Inbox, Outbox, PipeError};
 use crate::preview1::{self, Caps, Guest, Inputs, Stop};
+use crate::shared::Window;
 use crate::{engine, witness};
 
 /// Loads the artefact and runs units until the parent closes the pipe.
@@ -25,10 +26,11 @@ pub(crate) fn serve(
     lock: &mut Lock,
     artefact: File,
     caps: Caps,
-    from_parent: OwnedFd,
-    to_parent: &OwnedFd,
+    (from_parent, to_parent): (OwnedFd, &OwnedFd),
+    window: Option<Window>,
 ) -> ExitCode {
-    let to_parent = to_parent.as_fd();
+    let beside = window.map(|window| Arc::new(window) as Arc<dyn Beside>);
+    let to_parent = Outbox::new(to_parent.as_fd(), beside.as_deref());
     // What follows the load needs no executable memory, no file and no more filters.
     let loaded =
         load(artefact).and_then(|program| Ok(lock.narrow(Stage::Serve).map(|()| program)?));
@@ -44,7 +46,7 @@ pub(crate) fn serve(
     if pipe::send(to_parent, TAG_READY, [], &mut Blocking).is_err() {
         return ExitCode::FAILURE;
     }
-    let mut inbox = Inbox::new(from_parent);
+    let mut inbox = Inbox::new(from_parent).with(beside.clone());
     let mut buffers = Buffers::default();
     // The parent has gone, or is none, when it says nothing more that makes sense.
     let Some((inputs, mut header)) = receive_inputs(&mut inbox, caps.has_out()) else {
@@ -87,7 +89,7 @@ fn receive_inputs(inbox: &mut Inbox, has_out: bool) -> Option<(Arc<Inputs>, Head
 
 /// Says how a unit ended.
 fn send(
-    to_parent: BorrowedFd<'_>,
+    to_parent: Outbox<'_>,
     ending: Ending,
     buffers: &Buffers,
     files: &[u8],

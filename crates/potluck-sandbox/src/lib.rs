@@ -33,6 +33,7 @@ mod patience;
 mod pipe;
 mod probe;
 mod process;
+mod shared;
 mod throttle;
 
 mod layers;

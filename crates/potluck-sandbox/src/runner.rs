@@ -9,7 +9,6 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +19,12 @@ use crate::cpu;
 use crate::inputs::InputFile;
 use crate::message::{
     self, ARGS_MAX_BYTES, DONE_BYTES, Done, Ending, FAILED_MAX_BYTES, STDERR_MAX_BYTES,
-    STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED, TAG_FILE, TAG_READY, TAG_UNIT,
+    STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED, TAG_FILE, TAG_READY, TAG_UNIT, UNIT_BYTES,
 };
 use crate::patience::Until;
-use crate::pipe::{self, Inbox, PipeError};
+use crate::pipe::{self, Beside, Inbox, Outbox, PipeError};
 use crate::process::{End, Hold, Process, Started};
+use crate::shared::{self, Shared};
 use crate::throttle::{self, Share};
 use crate::{Program, StartError};
 
@@ -58,6 +58,8 @@ pub struct Run {
 pub struct Runner {
     process: Arc<Process>,
     to_child: OwnedFd,
+    /// Where large payloads go, if the system has such a thing.
+    shared: Option<Arc<Shared>>,
     inbox: Inbox,
     limits: Limits,
     runs: u32,
@@ -84,14 +86,19 @@ impl Runner {
             limits.out_max_bytes.to_string(),
             files.iter().map(InputFile::size).sum::<u64>().to_string(),
         ];
-        let code = artefact.file().try_clone().map_err(failed)?;
+        let shared = Shared::new(payload_max_bytes(limits)).map(Arc::new);
+        let handed = [Some(artefact.file().as_fd()), shared.as_deref().map(Shared::file)];
+        let handed: Vec<_> = handed.into_iter().flatten().collect();
+        let third = shared::hand_over(&handed).map_err(failed)?;
         let Started { process, to_child, from_child } =
-            Process::start(program, &parameters, Stdio::from(code)).map_err(failed)?;
+            Process::start(program, &parameters, third).map_err(failed)?;
+        let beside = shared.clone().map(|shared| shared as Arc<dyn Beside>);
         let mut runner = Runner {
             cpu: cpu::Meter::new(process.pid()),
             process: Arc::new(process),
             to_child,
-            inbox: Inbox::new(from_child),
+            shared,
+            inbox: Inbox::new(from_child).with(beside),
             limits: *limits,
             runs: 0,
             is_spent: false,
@@ -158,6 +165,8 @@ impl Runner {
         let header = self.inbox.header(&mut patience)?;
         match header.tag {
             TAG_READY if header.length == 0 => {
+                // Through the pipe alone: shared memory holds one payload, and nobody says when the
+                // child has read it.
                 for InputFile { path, bytes } in files {
                     let length = u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes();
                     let parts = [&length[..], path.as_bytes(), bytes];
@@ -191,7 +200,9 @@ impl Runner {
         let deadline = Duration::from_millis(self.limits.deadline_ms);
         let mut patience = Until::new(&self.process, deadline);
         let parts = [&head[..], unit.stdin, &self.tail];
-        pipe::send(self.to_child.as_fd(), TAG_UNIT, parts, &mut patience)?;
+        let beside = self.shared.as_deref().map(|shared| shared as &dyn Beside);
+        let outbox = Outbox::new(self.to_child.as_fd(), beside);
+        pipe::send(outbox, TAG_UNIT, parts, &mut patience)?;
         receive(&mut self.inbox, &self.limits, &mut patience)
     }
 
@@ -223,6 +234,17 @@ impl fmt::Debug for Runner {
             .field("runs", &self.runs)
             .finish_non_exhaustive()
     }
+}
+
+/// The longest request or reply there can be under these limits.
+fn payload_max_bytes(limits: &Limits) -> usize {
+    let request = UNIT_BYTES + STDIN_MAX_BYTES + 4 * ARGS_MAX_BYTES;
+    let files_max = match limits.out_max_bytes {
+        0 => 0,
+        max => max + FILES_HEADS_MAX_BYTES + 4,
+    };
+    let output_max = usize::try_from(limits.output_max_bytes + files_max).unwrap_or(usize::MAX);
+    request.max(output_max.saturating_add(DONE_BYTES + STDERR_MAX_BYTES))
 }
 
 /// Reads one reply and holds it against the limits.

@@ -31,6 +31,9 @@ pub(crate) fn child(mut argv: impl Iterator<Item = OsString>) -> ExitCode {
         let _ = out.write_all(bytes);
         let _ = out.flush();
     };
+    if let Some(trick) = trick.strip_prefix("beside:") {
+        return crate::payload::child(trick);
+    }
     if let Some(words) = trick.strip_prefix("start:") {
         say(&hex(words));
         return ExitCode::SUCCESS;
@@ -52,25 +55,32 @@ pub(crate) fn child(mut argv: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn hex(text: &str) -> Vec<u8> {
+pub(crate) fn hex(text: &str) -> Vec<u8> {
     text.as_bytes()
         .chunks(2)
         .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
         .collect()
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn sandbox(world: &World, trick: &str) -> Sandbox {
+pub(crate) fn sandbox(world: &World, trick: &str) -> Sandbox {
     let path = std::env::current_exe().unwrap();
     let program = Program { path, args: vec![CHILD.into(), trick.into()] };
     Sandbox::new(program, world.cache())
 }
 
 /// A reply frame that claims these lengths.
-fn reply(tag: u8, length: u32, ending: u8, code: u32, stdout: u32, rest: &[u8]) -> Vec<u8> {
+pub(crate) fn reply(
+    tag: u8,
+    length: u32,
+    ending: u8,
+    code: u32,
+    stdout: u32,
+    rest: &[u8],
+) -> Vec<u8> {
     let mut frame = vec![tag];
     frame.extend(length.to_le_bytes());
     frame.push(ending);

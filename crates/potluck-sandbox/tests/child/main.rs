@@ -15,6 +15,7 @@ mod life;
 mod locked;
 mod odd;
 mod paths;
+mod payload;
 mod programs;
 mod script;
 mod wasi;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         life::CLAIMS,
         bombs::CLAIMS,
         control::CLAIMS,
+        payload::CLAIMS,
         odd::CLAIMS,
         hostile::CLAIMS,
         #[cfg(target_os = "linux")]
