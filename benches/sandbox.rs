@@ -16,6 +16,7 @@ mod clock;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use potluck_sandbox::{Artefact, Program, Run, Runner, RunnerHandle, Sandbox, Share, Unit};
@@ -121,7 +122,8 @@ fn units(world: &World) {
         ("64 KiB echo", ECHO, 64 << 10, 1000),
         ("1 MiB echo", ECHO, 1 << 20, 200),
     ] {
-        let stdin = vec![7; stdin_bytes];
+        let stdin: Arc<[u8]> = vec![7; stdin_bytes].into();
+        let mut stdout_bytes = Vec::new();
         let bare = bare::Program::new(&wat::parse_str(wat).expect("the guest assembles"));
         let (mut bare_us, mut parent_us, mut child_us) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
@@ -138,10 +140,11 @@ fn units(world: &World) {
             let each = |time| us(time) / f64::from(count);
             parent_us.push(each(clock::thread() - before));
             child_us.push(each(child));
-            (0..count / 10).for_each(|_| drop(bare.run(&stdin)));
+            (0..count / 10).for_each(|_| bare.run(&stdin, &mut stdout_bytes));
             let before = clock::thread();
-            (0..count).for_each(|_| assert_eq!(bare.run(&stdin).len(), stdin.len()));
+            (0..count).for_each(|_| bare.run(&stdin, &mut stdout_bytes));
             bare_us.push(each(clock::thread() - before));
+            assert_eq!(stdout_bytes[..], stdin[..]);
         }
         let (bare, parent, child) = (median(bare_us), median(parent_us), median(child_us));
         let whole = parent + child;

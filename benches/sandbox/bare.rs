@@ -1,5 +1,7 @@
 //! The engine without a sandbox, in this process: what a unit costs at least.
 
+use std::sync::Arc;
+
 use wasmtime::{
     Caller, Config, Engine, Extern, InstanceAllocationStrategy, InstancePre, Linker, Module,
     PoolingAllocationConfig, Store,
@@ -13,7 +15,7 @@ pub(crate) struct Program {
 
 /// What a guest reads and writes.
 struct Streams {
-    stdin: Vec<u8>,
+    stdin: Arc<[u8]>,
     taken: usize,
     stdout: Vec<u8>,
 }
@@ -38,15 +40,16 @@ impl Program {
         Program { engine, instance }
     }
 
-    /// Runs it once and returns what it wrote.
-    pub(crate) fn run(&self, stdin: &[u8]) -> Vec<u8> {
-        // A child has its input in memory of its own, too.
-        let streams = Streams { stdin: stdin.to_vec(), taken: 0, stdout: Vec::new() };
+    /// Runs it once and leaves in `stdout` what it wrote.
+    pub(crate) fn run(&self, stdin: &Arc<[u8]>, stdout: &mut Vec<u8>) {
+        stdout.clear();
+        let streams =
+            Streams { stdin: Arc::clone(stdin), taken: 0, stdout: std::mem::take(stdout) };
         let mut store = Store::new(&self.engine, streams);
         let instance = self.instance.instantiate(&mut store).expect("there is room for it");
         let start = instance.get_typed_func::<(), ()>(&mut store, "_start").expect("a command");
         start.call(&mut store, ()).expect("the guest ends well");
-        store.into_data().stdout
+        *stdout = store.into_data().stdout;
     }
 }
 
