@@ -81,6 +81,8 @@ struct Subscription {
     kind: u8,
     /// How long it still takes; 0 is ready.
     wait_ns: Result<u64, Errno>,
+    /// How much can be read at once.
+    bytes: u64,
 }
 
 impl Subscription {
@@ -92,13 +94,17 @@ impl Subscription {
         let mut user_data = [0; 8];
         user_data.copy_from_slice(&record[..8]);
         let kind = record[8];
-        let wait_ns = match kind {
-            KIND_CLOCK => guest.clock.until(u32_at(16), u64_at(24), record[40] & 1 == 1),
+        let (wait_ns, bytes) = match kind {
+            KIND_CLOCK => (guest.clock.until(u32_at(16), u64_at(24), record[40] & 1 == 1), 0),
             // Streams and files are ready at once: there is nobody to wait for.
-            KIND_READ | KIND_WRITE => guest.descriptors.get(u32_at(16)).map(|_| 0),
+            KIND_READ => {
+                let rest = guest.rest(u32_at(16)).map(|rest| rest.len() as u64);
+                (rest.map(|_| 0), rest.unwrap_or(0))
+            }
+            KIND_WRITE => (guest.descriptors.get(u32_at(16)).map(|_| 0), 0),
             _ => return Err(Errno::Invalid),
         };
-        Ok(Subscription { user_data, kind, wait_ns })
+        Ok(Subscription { user_data, kind, wait_ns, bytes })
     }
 }
 
@@ -125,6 +131,7 @@ fn poll(
         let errno = wait.wait_ns.err().map_or(0, |errno| errno as u16);
         event[8..10].copy_from_slice(&errno.to_le_bytes());
         event[10] = wait.kind;
+        event[16..24].copy_from_slice(&wait.bytes.to_le_bytes());
         memory.write(to.checked_add(events * EVENT_BYTES).ok_or(Errno::Fault)?, &event)?;
         events += 1;
     }

@@ -73,6 +73,18 @@ impl Guest {
         let id = self.file(fd, rights, if_stream)?;
         if self.files.is_own(id) { Ok(id) } else { Err(Errno::ReadOnly) }
     }
+
+    /// What the next read of `fd` would find, whether it may read or not.
+    pub(super) fn rest(&self, fd: u32) -> Result<&[u8], Errno> {
+        let open = self.descriptors.get(fd)?;
+        Ok(match open.target {
+            Target::Input => {
+                self.request.stdin().get(self.streams.input_read..).unwrap_or_default()
+            }
+            Target::Output | Target::Error => &[],
+            Target::Node(id) => from(self.files.get(id)?.contents(), open.at),
+        })
+    }
 }
 
 pub(super) fn define(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
@@ -133,23 +145,18 @@ pub(super) fn define(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
 
 fn read(caller: &mut Call<'_>, fd: u32, vectors: Array, to: u32) -> Answer {
     let (mut memory, guest) = split(caller)?;
-    let total = match guest.descriptors.get(fd)?.target {
-        Target::Input => {
-            guest.descriptors.get(fd)?.allow(RIGHT_READ)?;
-            let rest = guest.request.stdin().get(guest.streams.input_read..).unwrap_or_default();
-            let total = memory.scatter(vectors, rest)?;
-            guest.streams.input_read += total as usize;
-            total
-        }
+    let open = guest.descriptors.get(fd)?;
+    match open.target {
+        Target::Input => open.allow(RIGHT_READ)?,
         Target::Output | Target::Error => return Err(Errno::BadDescriptor),
-        Target::Node(_) => {
-            let id = guest.file(fd, RIGHT_READ, Errno::BadDescriptor)?;
-            let open = guest.descriptors.get_mut(fd)?;
-            let total = memory.scatter(vectors, from(guest.files.get(id)?.contents(), open.at))?;
-            open.at += u64::from(total);
-            total
-        }
-    };
+        Target::Node(_) => guest.file(fd, RIGHT_READ, Errno::BadDescriptor).map(|_| ())?,
+    }
+    let total = memory.scatter(vectors, guest.rest(fd)?)?;
+    let open = guest.descriptors.get_mut(fd)?;
+    match open.target {
+        Target::Input => guest.streams.input_read += total as usize,
+        Target::Output | Target::Error | Target::Node(_) => open.at += u64::from(total),
+    }
     memory.write_u32(to, total)
 }
 

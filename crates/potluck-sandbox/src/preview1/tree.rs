@@ -76,6 +76,12 @@ impl Node {
         }
     }
 
+    /// Dates a change of what is in it.
+    fn touch(&mut self, now_ns: u64) {
+        self.times.modified_ns = now_ns;
+        self.times.changed_ns = now_ns;
+    }
+
     fn entries_mut(&mut self) -> Option<&mut BTreeMap<Box<str>, Id>> {
         match &mut self.kind {
             Kind::Folder(entries) => Some(entries),
@@ -112,7 +118,9 @@ impl Inputs {
         }
         if has_out {
             let out = inputs.nodes.len() as Id + 1;
-            inputs.nodes[0].entries_mut().map(|entries| entries.insert(OUT.into(), out));
+            if let Some(entries) = inputs.nodes[0].entries_mut() {
+                entries.insert(OUT.into(), out);
+            }
         }
         inputs
     }
@@ -329,8 +337,6 @@ impl Files {
         let free = self.free_bytes();
         let node = self.get_mut(id)?;
         let Kind::File(bytes) = &mut node.kind else { return Err(Errno::IsFolder.into()) };
-        node.times.modified_ns = now_ns;
-        node.times.changed_ns = now_ns;
         let more = end.saturating_sub(bytes.len() as u64);
         if more > free {
             return Err(Errno::NoSpace.into());
@@ -341,6 +347,7 @@ impl Files {
             return Err(no_memory);
         }
         bytes.resize(bytes.len() + additional, 0);
+        node.touch(now_ns);
         self.used_bytes += more;
         Ok(())
     }
@@ -349,12 +356,12 @@ impl Files {
     pub(super) fn cut(&mut self, id: Id, length: u64, now_ns: u64) -> Answer {
         let node = self.get_mut(id)?;
         let Kind::File(bytes) = &mut node.kind else { return Err(Errno::IsFolder) };
-        node.times.modified_ns = now_ns;
-        node.times.changed_ns = now_ns;
         let less = (bytes.len() as u64).saturating_sub(length);
         // No longer than what is there, so it fits.
         bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        // Else what was cut off would still take memory, and no longer be counted.
         bytes.shrink_to(2 * bytes.len());
+        node.touch(now_ns);
         self.used_bytes -= less;
         Ok(())
     }
@@ -442,17 +449,19 @@ impl Files {
 
     fn link(&mut self, parent: Id, name: &str, id: Id, now_ns: u64) {
         if let Some(folder) = self.own.get_mut(&parent) {
-            folder.times.modified_ns = now_ns;
-            folder.times.changed_ns = now_ns;
-            folder.entries_mut().map(|entries| entries.insert(name.into(), id));
+            folder.touch(now_ns);
+            if let Some(entries) = folder.entries_mut() {
+                entries.insert(name.into(), id);
+            }
         }
     }
 
     fn unname(&mut self, parent: Id, name: &str, now_ns: u64) {
         if let Some(folder) = self.own.get_mut(&parent) {
-            folder.times.modified_ns = now_ns;
-            folder.times.changed_ns = now_ns;
-            folder.entries_mut().map(|entries| entries.remove(name));
+            folder.touch(now_ns);
+            if let Some(entries) = folder.entries_mut() {
+                entries.remove(name);
+            }
         }
     }
 

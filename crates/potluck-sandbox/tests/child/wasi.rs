@@ -187,8 +187,10 @@ fn a_renumbered_descriptor_closes_what_was_there() {
 fn polling_finds_streams_and_files_ready() {
     let mut script = Script::in_out();
     script.opens(5, 4, "file", CREATE, READ | WRITE, 0);
+    script.writes(0, 5, None, b"123");
+    script.opens(6, 4, "file", 0, READ, 0);
     // Four subscriptions: reading 0, writing 1, reading the file, writing what is not open.
-    for (at, kind, fd) in [(0, 1, 0), (1, 2, 1), (2, 1, 5), (3, 2, 77)] {
+    for (at, kind, fd) in [(0, 1, 0), (1, 2, 1), (2, 1, 6), (3, 2, 77)] {
         let at = LARGE + at * 48;
         script.put(at, u64::from(at));
         script.put(at + 8, kind);
@@ -196,9 +198,10 @@ fn polling_finds_streams_and_files_ready() {
     }
     script.call(0, "poll_oneoff", &[I(LARGE), I(TO), I(4), I(TO + 200)]);
     script.holds_u32(TO + 200, 4);
-    for (at, kind, errno) in [(0, 1, 0), (1, 2, 0), (2, 1, 0), (3, 2, 8)] {
+    for (at, kind, errno, bytes) in [(0, 1, 0, 5), (1, 2, 0, 0), (2, 1, 0, 3), (3, 2, 8, 0)] {
         script.holds_u64(TO + at * 32, u64::from(LARGE + at * 48));
         script.holds(TO + at * 32 + 8, &[errno, 0, kind]);
+        script.holds_u64(TO + at * 32 + 16, bytes);
     }
     script.run();
 }
