@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use potluck_unit::NoResult;
 use rustix::process::Signal;
+use wasmtime::Engine;
 
 use crate::engine::{self, Fingerprint};
 use crate::message::{
@@ -19,7 +20,7 @@ use crate::message::{
 use crate::patience::Until;
 use crate::pipe::{self, Blocking, Inbox, PipeError};
 use crate::process::{Process, Started};
-use crate::{Program, Refusal};
+use crate::{Program, Refusal, nan};
 
 /// What compiling one module may cost.
 ///
@@ -169,7 +170,7 @@ pub(crate) fn serve(from_parent: OwnedFd, to_parent: &OwnedFd) -> ExitCode {
     });
     // A parent that only wanted the fingerprint closes the pipe here.
     let Ok(()) = read else { return ExitCode::SUCCESS };
-    let sent = match engine.precompile_module(&wasm) {
+    let sent = match artefact(&engine, &wasm) {
         Ok(code) => pipe::send(to_parent, TAG_ARTEFACT, [&code], &mut Blocking),
         Err(error) => {
             let mut reason = format!("{error:#}").into_bytes();
@@ -178,6 +179,11 @@ pub(crate) fn serve(from_parent: OwnedFd, to_parent: &OwnedFd) -> ExitCode {
         }
     };
     if sent.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The artefact of a module, after the pass that makes its NaNs the same everywhere.
+fn artefact(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    engine.precompile_module(&nan::canonicalise(wasm)?)
 }
 
 /// What a Rust program ends with when it panics.

@@ -10,6 +10,7 @@ use wasmtime::{
     WasmBacktraceDetails, WasmFeatures,
 };
 
+use crate::nan;
 use crate::profile::{TABLE_ELEMENTS_MAX, TABLES_MAX};
 use potluck_unit::Limits;
 
@@ -39,11 +40,12 @@ pub(crate) fn running() -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-/// The fingerprint of this engine: version, processor features and every setting that artefacts
-/// depend on.
+/// The fingerprint of this engine: version, processor features, every setting that artefacts
+/// depend on, and the pass that modules go through before.
 pub(crate) fn fingerprint(engine: &Engine) -> Fingerprint {
     let mut digest = Digest(blake3::Hasher::new_derive_key("potluck engine fingerprint v1"));
     engine.precompile_compatibility_hash().hash(&mut digest);
+    nan::VERSION.hash(&mut digest);
     *digest.0.finalize().as_bytes()
 }
 
@@ -56,8 +58,10 @@ fn config() -> Config {
         .gc_support(false)
         .concurrency_support(false)
         .relaxed_simd_deterministic(true)
-        // 0/0 has other bits on x86 than on ARM, and guests can look at them.
-        .cranelift_nan_canonicalization(true)
+        // 0/0 has other bits on x86 than on ARM, and guests can look at them: `nan` puts guards
+        // where they do, and hints that say the guards are hardly ever needed.
+        .cranelift_nan_canonicalization(false)
+        .wasm_branch_hinting(true)
         // No clock in the code: deadlines are the parent's, and metering costs a fifth.
         .epoch_interruption(false)
         .consume_fuel(false)

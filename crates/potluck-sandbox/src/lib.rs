@@ -42,6 +42,7 @@ mod child;
 mod engine;
 mod guest;
 mod lock;
+mod nan;
 mod preview1;
 mod witness;
 
