@@ -39,11 +39,12 @@ fn the_largest_modules_that_fit_can_be_started() {
             ),
         ),
         ("tables", "(table 100000 funcref)".repeat(16)),
-        ("passive data", r#"(memory 1) (data "x")"#.to_owned() + &r#"(data "y")"#.repeat(9999)),
+        ("passive data", r#"(memory 1) (data "x")"#.to_owned() + &r#"(data "y")"#.repeat(49_999)),
         (
+            // Ten times as many take minutes to compile, because each needs code.
             "active data",
             "(memory 65536)".to_owned()
-                + &numbered(10_000, |n| format!(r#"(data (i32.const {}) "x")"#, n * 400_000)),
+                + &numbered(5_000, |n| format!(r#"(data (i32.const {}) "x")"#, n * 800_000)),
         ),
         (
             "imports",

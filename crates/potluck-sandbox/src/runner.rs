@@ -22,7 +22,7 @@ use crate::message::{
     STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED, TAG_FILE, TAG_READY, TAG_UNIT, UNIT_BYTES,
 };
 use crate::patience::Until;
-use crate::pipe::{self, Beside, Inbox, Outbox, PipeError};
+use crate::pipe::{self, Beside, Inbox, Outbox, Patience, PipeError};
 use crate::process::{End, Hold, Process, Started};
 use crate::shared::{self, Shared};
 use crate::throttle::{self, Share};
@@ -248,10 +248,10 @@ fn payload_max_bytes(limits: &Limits) -> usize {
 }
 
 /// Reads one reply and holds it against the limits.
-fn receive(
+pub(crate) fn receive(
     inbox: &mut Inbox,
     limits: &Limits,
-    patience: &mut Until<'_>,
+    patience: &mut dyn Patience,
 ) -> Result<(RunReport, Vec<u8>), PipeError> {
     let header = inbox.header(patience)?;
     let rest = header.length.checked_sub(DONE_BYTES).filter(|_| header.tag == TAG_DONE);
@@ -301,7 +301,7 @@ fn take_files(
     inbox: &mut Inbox,
     length: usize,
     limits: &Limits,
-    patience: &mut Until<'_>,
+    patience: &mut dyn Patience,
 ) -> Result<Vec<OutFile>, PipeError> {
     let mut bytes = Vec::new();
     inbox.take(length, &mut bytes, patience)?;
