@@ -16,4 +16,5 @@ mod lint;
 mod programs;
 mod jobs;
 mod network;
+mod thirdparty;
 mod tidy;
