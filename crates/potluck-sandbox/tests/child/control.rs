@@ -40,8 +40,9 @@ fn a_throttled_child_stays_near_its_share() {
             assert!(eventually(|| worked() && start.elapsed() > Duration::from_secs(1)));
             let used = cpu(handle.pid()).checked_sub(before).unwrap();
             let percent_used = 100.0 * used.as_secs_f64() / start.elapsed().as_secs_f64();
-            // Only from above: a busy machine may have had less to give.
-            assert!(percent_used < f64::from(percent) + 5.0, "{percent_used} of {percent} %");
+            // Only from above, and with room: a busy machine may have had less to give, and let the
+            // throttle wait for its turn.
+            assert!(percent_used < f64::from(percent) + 10.0, "{percent_used} of {percent} %");
         }
         handles.iter().for_each(potluck_sandbox::RunnerHandle::kill);
     });
