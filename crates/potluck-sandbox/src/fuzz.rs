@@ -5,17 +5,16 @@ use std::io::{PipeWriter, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
-use potluck_unit::{Limits, Outcome, RunReport};
+use potluck_unit::{Limits, OutFile, Outcome, RunReport};
 use wasmtime::{Engine, Module};
 
 use crate::message::{Request, STDERR_MAX_BYTES};
 use crate::pipe::{Blocking, Inbox};
-use crate::{check, engine, lint, runner};
+use crate::{check, engine, lint, nan, runner};
 
 /// Bytes that claim to be a module: nothing panics, `lint` agrees with `check`, and what the profile
 /// accepts is a valid module to the engine, which can compile it.
 pub fn profile(wasm: &[u8]) {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
     let checked = check(wasm);
     let lint = lint(wasm);
     assert_eq!(checked.is_ok(), lint.fits());
@@ -27,8 +26,7 @@ pub fn profile(wasm: &[u8]) {
     if checked.is_err() {
         return;
     }
-    let engine =
-        ENGINE.get_or_init(|| engine::compiling().unwrap_or_else(|error| panic!("{error:#}")));
+    let engine = compiler();
     if let Err(error) = Module::validate(engine, wasm) {
         panic!("the profile accepts what the engine does not: {error:#}");
     }
@@ -39,17 +37,43 @@ pub fn profile(wasm: &[u8]) {
     }
 }
 
+/// Bytes as a module to the pass that makes NaNs canonical: it never panics, does the same twice,
+/// and a valid module stays one, grown within bounds. What it means is for the seeded runs in
+/// `nan`, which need modules that end.
+pub fn nan(wasm: &[u8]) {
+    let canonical = nan::canonicalise(wasm);
+    match (&canonical, nan::canonicalise(wasm)) {
+        (Ok(once), Ok(again)) => assert_eq!(*once, again),
+        (Err(_), Err(_)) => {}
+        _ => panic!("once it is taken and once it is not"),
+    }
+    if Module::validate(compiler(), wasm).is_err() {
+        return;
+    }
+    let canonical = canonical.unwrap_or_else(|error| panic!("a valid module: {error}"));
+    if let Err(error) = Module::validate(compiler(), &canonical) {
+        panic!("valid before the pass and not after it: {error:#}");
+    }
+    assert!(canonical.len() <= GROWTH_MAX * wasm.len(), "{} bytes", canonical.len());
+}
+
+fn compiler() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| engine::compiling().unwrap_or_else(|error| panic!("{error:#}")))
+}
+
 /// Bytes that a hijacked child may send: what is believed is within the limits.
 pub fn pipe(bytes: &[u8]) {
     let bytes = &bytes[..bytes.len().min(PIPE_MAX_BYTES)];
-    let limits = Limits { output_max_bytes: 1000, ..Limits::DEFAULT };
+    let limits = Limits { output_max_bytes: 1000, out_max_bytes: 1000, ..Limits::DEFAULT };
     let inbox = || filled(bytes).map(Inbox::new);
     let Ok(mut replies) = inbox() else { return };
     // Reply after reply, as to a parent that has nothing else to do.
     while let Ok((report, stderr)) = runner::receive(&mut replies, &limits, &mut Blocking) {
         assert!(stderr.len() <= STDERR_MAX_BYTES);
-        if let RunReport::Done { outcome: Outcome::Result { stdout, .. }, .. } = report {
+        if let RunReport::Done { outcome: Outcome::Result { stdout, files, .. }, .. } = report {
             assert!(stdout.len() as u64 <= limits.output_max_bytes);
+            assert!(files.iter().map(OutFile::cost).sum::<u64>() <= limits.out_max_bytes);
         }
     }
     let Ok(mut frames) = inbox() else { return };
@@ -79,6 +103,8 @@ fn filled(bytes: &[u8]) -> std::io::Result<OwnedFd> {
 const PIPE_MAX_BYTES: usize = 60 << 10;
 /// Compiling more takes longer than trying something else.
 const COMPILED_MAX_BYTES: usize = 16 << 10;
+/// A guard is some 40 bytes after an operator of one or two.
+const GROWTH_MAX: usize = 32;
 /// Names from a stranger are clipped, whatever they are.
 const REASON_MAX_BYTES: usize = 4000;
 
@@ -99,6 +125,11 @@ mod tests {
     #[test]
     fn the_corpus_of_modules_holds() {
         replay("profile", super::profile);
+    }
+
+    #[test]
+    fn the_corpus_of_floats_holds() {
+        replay("nan", super::nan);
     }
 
     #[test]
