@@ -2,7 +2,7 @@
 //! bare engine, starting and compiling, guests beside the same C natively, and how exactly and how
 //! fast a child obeys.
 //!
-//! `cargo bench --bench sandbox` runs it all in about four minutes; `-- units`, `compile`,
+//! `cargo bench --bench sandbox` runs it all in under three minutes; `-- units`, `compile`,
 //! `kernels`, `throttle` or `latency` after it runs those parts. Times are processor time unless
 //! they are called wall time, summed over parent and child, medians of rounds that take turns.
 
@@ -12,6 +12,8 @@
 mod bare;
 #[path = "sandbox/clock.rs"]
 mod clock;
+#[path = "sandbox/placement.rs"]
+mod placement;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -123,45 +125,73 @@ fn units(world: &World) {
         ("1 MiB echo", ECHO, 1 << 20, 200),
     ] {
         let stdin: Arc<[u8]> = vec![7; stdin_bytes].into();
-        let mut stdout_bytes = Vec::new();
         let bare = bare::Program::new(&wat::parse_str(wat).expect("the guest assembles"));
-        let (mut bare_us, mut parent_us, mut child_us) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut bare_us, mut beside_us, mut apart_us) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            let mut runner = world.runner(wat);
-            let mut child = Duration::ZERO;
-            // The first units of a child touch memory that the later ones find ready.
-            (0..count / 10).for_each(|_| drop(stdout(run(&mut runner, &[], &stdin))));
-            let before = clock::thread();
-            for _ in 0..count {
-                let run = run(&mut runner, &[], &stdin);
-                child += run.cpu.expect("processor time is counted");
-                assert_eq!(stdout(run).len(), stdin.len());
-            }
-            let each = |time| us(time) / f64::from(count);
-            parent_us.push(each(clock::thread() - before));
-            child_us.push(each(child));
-            (0..count / 10).for_each(|_| bare.run(&stdin, &mut stdout_bytes));
-            let before = clock::thread();
-            (0..count).for_each(|_| bare.run(&stdin, &mut stdout_bytes));
-            bare_us.push(each(clock::thread() - before));
-            assert_eq!(stdout_bytes[..], stdin[..]);
+            bare_us.push((through_engine(&bare, &stdin, count), 0.0));
+            beside_us.extend(through_child(world, wat, &stdin, count, Place::Beside));
+            apart_us.extend(through_child(world, wat, &stdin, count, Place::Anywhere));
         }
-        let (bare, parent, child) = (median(bare_us), median(parent_us), median(child_us));
-        let whole = parent + child;
-        let per_s = |us: f64| 1e6 / us;
-        println!(
-            "{:46} {bare:>9.1} {:>9} {:>9} {:>12.0}",
-            format!("{name}: bare engine"),
-            "",
-            "",
-            per_s(bare)
-        );
-        println!(
-            "{:46} {whole:>9.1} {parent:>9.1} {child:>9.1} {:>12.0}",
-            format!("{name}: locked child, with its witness"),
-            per_s(whole)
-        );
+        unit_row(&format!("{name}: bare engine"), bare_us);
+        unit_row(&format!("{name}: locked child, beside its parent"), beside_us);
+        unit_row(&format!("{name}: locked child, wherever it is put"), apart_us);
     }
+}
+
+/// Where a child runs.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    /// On the core that its parent is on.
+    Beside,
+    /// Where the system puts it: on another core, if one is idle.
+    Anywhere,
+}
+
+/// What a unit takes of its parent and of its child, witness included, in microseconds.
+fn through_child(
+    world: &World,
+    wat: &str,
+    stdin: &[u8],
+    count: u32,
+    place: Place,
+) -> Option<(f64, f64)> {
+    let mut runner = world.runner(wat);
+    let _core = match place {
+        Place::Beside => Some(placement::OneCore::with(runner.handle().pid())?),
+        Place::Anywhere => None,
+    };
+    // The first units of a child touch memory that the later ones find ready.
+    (0..count / 10).for_each(|_| drop(stdout(run(&mut runner, &[], stdin))));
+    let (before, mut child) = (clock::thread(), Duration::ZERO);
+    for _ in 0..count {
+        let run = run(&mut runner, &[], stdin);
+        child += run.cpu.expect("processor time is counted");
+        assert_eq!(stdout(run).len(), stdin.len());
+    }
+    let each = |time| us(time) / f64::from(count);
+    Some((each(clock::thread() - before), each(child)))
+}
+
+/// The same in this process, with nothing around it.
+fn through_engine(program: &bare::Program, stdin: &Arc<[u8]>, count: u32) -> f64 {
+    let mut stdout_bytes = Vec::new();
+    (0..count / 10).for_each(|_| program.run(stdin, &mut stdout_bytes));
+    let before = clock::thread();
+    (0..count).for_each(|_| program.run(stdin, &mut stdout_bytes));
+    let each = us(clock::thread() - before) / f64::from(count);
+    assert_eq!(stdout_bytes[..], stdin[..]);
+    each
+}
+
+/// Nothing, where nothing could be measured.
+fn unit_row(name: &str, rounds: Vec<(f64, f64)>) {
+    if rounds.is_empty() {
+        return;
+    }
+    let (parent, child): (Vec<f64>, Vec<f64>) = rounds.into_iter().unzip();
+    let (parent, child) = (median(parent), median(child));
+    let whole = parent + child;
+    println!("{name:46} {whole:>9.1} {parent:>9.1} {child:>9.1} {:>12.0}", 1e6 / whole);
 }
 
 /// Starting children, and compiling.
