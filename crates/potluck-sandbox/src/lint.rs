@@ -6,6 +6,7 @@
 use potluck_unit::Limits;
 use wasmparser::{FunctionBody, KnownCustom, Operator, Parser, Payload, TypeRef};
 
+use crate::nan;
 use crate::preview1;
 use crate::profile::{self, ModuleError, ModuleInfo, clip};
 
@@ -33,17 +34,19 @@ impl Lint {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Advice {
-    /// Float operations whose NaNs have other bits on other processors, so that each is followed
-    /// by a check.
+    /// Float operations whose NaNs have other bits on other processors, so that these are checked
+    /// for wherever they could be seen.
     #[error(
-        "{operations} float operations can make a NaN, {in_loops} of them in loops: each costs a \
-         check, so that every processor gives the same bits"
+        "{operations} float operations can make a NaN, {in_loops} of them in loops: {guards} checks \
+         make it the same on every processor; each value that is stored, passed or returned takes one"
     )]
     CanonicalNans {
         /// In the whole module.
         operations: u64,
         /// Inside a loop.
         in_loops: u64,
+        /// Checks that compiling adds.
+        guards: u64,
     },
     /// Loops over memory without a single vector instruction.
     #[error(
@@ -128,6 +131,7 @@ struct Costs {
     code_bytes: u64,
     float_operations: u64,
     float_operations_in_loops: u64,
+    guards: u64,
     simd_operations: u64,
     loops_on_memory: u64,
     names_bytes: u64,
@@ -137,7 +141,7 @@ struct Costs {
 
 impl Costs {
     fn of(wasm: &[u8]) -> Costs {
-        let mut costs = Costs::default();
+        let mut costs = Costs { guards: nan::guards(wasm), ..Costs::default() };
         for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
             if let Payload::ImportSection(section) = payload {
                 for import in section.into_imports().map_while(Result::ok) {
@@ -204,6 +208,7 @@ impl Costs {
             (self.float_operations > 0).then_some(Advice::CanonicalNans {
                 operations: self.float_operations,
                 in_loops: self.float_operations_in_loops,
+                guards: self.guards,
             }),
             (self.simd_operations == 0 && self.loops_on_memory > 0)
                 .then_some(Advice::NoSimd { loops: self.loops_on_memory }),
@@ -337,7 +342,7 @@ mod tests {
                  (drop (f64.promote_f32 (f32.demote_f64 (local.get 0)))))
                (f64.sqrt (local.get 0)))",
         );
-        assert_eq!(lint.advice, [Advice::CanonicalNans { operations: 5, in_loops: 3 }]);
+        assert_eq!(lint.advice, [Advice::CanonicalNans { operations: 5, in_loops: 3, guards: 1 }]);
     }
 
     #[test]

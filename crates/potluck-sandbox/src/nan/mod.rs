@@ -55,7 +55,18 @@ pub(crate) fn canonicalise(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
     rewrite(wasm, flow::merges_max, |_| true)
 }
 
-/// The same with this `effort` for a body's size, and with only the guards that `keep` wants.
+/// How many guards a module gets; none if it is not one.
+pub(crate) fn guards(wasm: &[u8]) -> u64 {
+    let mut guards = 0;
+    let count = |_: &Guard| {
+        guards += 1;
+        true
+    };
+    let rewritten = rewrite(wasm, flow::merges_max, count).is_ok();
+    if rewritten { guards } else { 0 }
+}
+
+/// The module with guards, with this `effort` for a body's size, and with only the guards that `keep` wants.
 fn rewrite(
     wasm: &[u8],
     effort: fn(usize) -> usize,
