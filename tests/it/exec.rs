@@ -1,6 +1,6 @@
 //! Running a program here, without a grid: it ends as the program does, and finds what a grid finds.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -37,6 +37,28 @@ fn a_program_runs_here_as_if_it_were_one_of_this_machine() {
     let left = std::fs::read_dir(grid.path("alone")).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["artefacts"]);
+}
+
+#[test]
+fn output_is_there_before_the_program_has_ended() {
+    let grid = Grid::new();
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write"
+          (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1) (data (i32.const 0) "\08\00\00\00\06\00\00\00first\n")
+        (func (export "_start")
+          (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))
+          (loop (br 0))))"#;
+    let mut command = potluck(&grid.path("alone"), &["exec", &file(&grid, "first.wat", text)]);
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // The program never ends: if this line came with its end, it would never come.
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "first\n");
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

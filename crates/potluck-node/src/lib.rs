@@ -23,7 +23,7 @@ pub use control::api;
 pub use local::Local;
 pub use node::{Node, StartError, StartErrorKind, control_socket, read_or_create_key};
 pub use options::{Options, default_data_folder};
-pub use potluck_sandbox::{FILES_MAX, FILES_MAX_BYTES, Run, STDIN_MAX_BYTES};
+pub use potluck_sandbox::{FILES_MAX, FILES_MAX_BYTES, Output, Run, STDIN_MAX_BYTES};
 
 use std::ffi::OsString;
 use std::process::ExitCode;

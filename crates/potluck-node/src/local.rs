@@ -5,7 +5,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-use potluck_sandbox::{Artefact, InputFile, Run, Runner, Sandbox, Unit, check_files};
+use potluck_sandbox::{Artefact, InputFile, Output, Run, Runner, Sandbox, Unit, check_files};
 use potluck_unit::{JobId, Limits, ModuleId, RunReport, UnitId};
 
 use crate::node::program;
@@ -49,8 +49,14 @@ impl Local {
     }
 
     /// Runs it once to its end, as unit `number` of a job whose id is all zeros: that is where its
-    /// random bytes come from. Blocks.
-    pub fn run(&mut self, number: u32, args: &[String], stdin: &[u8]) -> Run {
+    /// random bytes come from. `output`, if any, is told standard output as it comes. Blocks.
+    pub fn run(
+        &mut self,
+        number: u32,
+        args: &[String],
+        stdin: &[u8],
+        output: Option<Output<'_>>,
+    ) -> Run {
         let artefact = match &self.artefact {
             Ok(artefact) => artefact,
             Err(run) => return run.clone(),
@@ -63,7 +69,11 @@ impl Local {
             },
         };
         let id = UnitId::of(&JobId([0; 32]), number);
-        let run = runner.run(&Unit { id, args, stdin });
+        let unit = Unit { id, args, stdin };
+        let run = match output {
+            Some(output) => runner.run_aloud(&unit, output),
+            None => runner.run(&unit),
+        };
         self.runner = Some(runner).filter(|runner| !runner.is_spent());
         run
     }

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::lock::{Bounds, Lock, Stage};
 use crate::message::{ARGS_MAX_BYTES, FAILED_MAX_BYTES, STDIN_MAX_BYTES, TAG_FAILED, TAG_LAYERS};
@@ -99,13 +100,14 @@ fn run(
 ) -> io::Result<ExitCode> {
     let (artefact, window) = shared::take_over(rustix::stdio::stderr())?;
     rustix::stdio::dup2_stderr(File::options().write(true).open("/dev/null")?)?;
+    let aloud = Arc::new(to_parent.try_clone()?);
     // An input file is there twice while it arrives.
     let data_max_bytes = caps
         .data_max_bytes()
         .saturating_add(files_bytes.saturating_mul(2))
         .saturating_add(OVERHEAD_BYTES);
     in_locked_runner(lock, data_max_bytes, |lock| {
-        Ok(guest::serve(lock, artefact, caps, (from_parent, to_parent), window))
+        Ok(guest::serve(lock, artefact, caps, (from_parent, to_parent, aloud), window))
     })
 }
 

@@ -69,7 +69,14 @@ pub fn pipe(bytes: &[u8]) {
     let inbox = || filled(bytes).map(Inbox::new);
     let Ok(mut replies) = inbox() else { return };
     // Reply after reply, as to a parent that has nothing else to do.
-    while let Ok((report, stderr)) = runner::receive(&mut replies, &limits, &mut Blocking) {
+    let mut reply = || {
+        let mut heard = 0;
+        let output = &mut |bytes: &[u8]| heard += bytes.len() as u64;
+        let header = runner::listen(&mut replies, &limits, output, &mut Blocking)?;
+        assert!(heard <= limits.output_max_bytes);
+        runner::receive(&mut replies, header, &limits, &mut Blocking)
+    };
+    while let Ok((report, stderr)) = reply() {
         assert!(stderr.len() <= STDERR_MAX_BYTES);
         if let RunReport::Done { outcome: Outcome::Result { stdout, files, .. }, .. } = report {
             assert!(stdout.len() as u64 <= limits.output_max_bytes);

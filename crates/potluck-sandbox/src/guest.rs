@@ -14,7 +14,8 @@ use wasmtime::{Engine, Extern, InstancePre, Linker, Module, Store, Trap};
 use crate::lock::{self, Lock, Stage};
 use crate::message::{
     ARGS_MAX_BYTES, Done, Ending, FAILED_MAX_BYTES, FILES_MAX, FILES_MAX_BYTES, Request,
-    STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED, TAG_FILE, TAG_READY, TAG_UNIT, UNIT_BYTES, file_of,
+    STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED, TAG_FILE, TAG_READY, TAG_UNIT, TAG_UNIT_ALOUD,
+    UNIT_BYTES, file_of,
 };
 use crate::pipe::{self, Beside, Blocking, Header, Inbox, Outbox, PipeError};
 use crate::preview1::{self, Caps, Guest, Inputs, Stop};
@@ -26,7 +27,7 @@ pub(crate) fn serve(
     lock: &mut Lock,
     artefact: File,
     caps: Caps,
-    (from_parent, to_parent): (OwnedFd, &OwnedFd),
+    (from_parent, to_parent, aloud): (OwnedFd, &OwnedFd, Arc<OwnedFd>),
     window: Option<Window>,
 ) -> ExitCode {
     let beside = window.map(|window| Arc::new(window) as Arc<dyn Beside>);
@@ -56,7 +57,8 @@ pub(crate) fn serve(
         let payload = std::mem::take(&mut buffers.request);
         let Some(request) = receive(&mut inbox, header, payload) else { return ExitCode::SUCCESS };
         let Buffers { stdout, stderr, .. } = buffers;
-        let guest = Guest::new(caps, Arc::clone(&inputs), request, stdout, stderr);
+        let aloud = (header.tag == TAG_UNIT_ALOUD).then(|| Arc::clone(&aloud));
+        let guest = Guest::new(caps, Arc::clone(&inputs), request, aloud, stdout, stderr);
         let (ending, files, guest) = program.run(guest);
         buffers = Buffers::of(guest);
         if send(to_parent, ending, &buffers, &files).is_err() {
@@ -129,7 +131,8 @@ impl Buffers {
 fn receive(inbox: &mut Inbox, header: Header, mut payload: Vec<u8>) -> Option<Request> {
     // Arguments travel with their lengths, so four bytes more each than the guest sees.
     let max = UNIT_BYTES + STDIN_MAX_BYTES + 4 * ARGS_MAX_BYTES;
-    if header.tag != TAG_UNIT || header.length > max {
+    let is_unit = [TAG_UNIT, TAG_UNIT_ALOUD].contains(&header.tag);
+    if !is_unit || header.length > max {
         return None;
     }
     inbox.take(header.length, &mut payload, &mut Blocking).ok()?;

@@ -65,7 +65,7 @@ pub use lint::{Advice, Lint, lint};
 pub use message::{ARGS_MAX_BYTES, FILES_MAX, FILES_MAX_BYTES, STDERR_MAX_BYTES, STDIN_MAX_BYTES};
 pub use probe::ProbeError;
 pub use profile::{Feature, ModuleError, ModuleInfo, Place, check};
-pub use runner::{RUNS_MAX, Run, Runner, RunnerHandle, Unit};
+pub use runner::{Output, RUNS_MAX, Run, Runner, RunnerHandle, Unit};
 pub use throttle::Share;
 
 use artefact::Cache;

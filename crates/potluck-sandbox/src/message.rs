@@ -5,11 +5,13 @@
 //! unit:  unit id (32) ‖ stdin length (u32) ‖ stdin ‖ arguments, each: length (u32) ‖ bytes
 //! done:  ending (u8) ‖ code (u32) ‖ witness (32) ‖ stdout length (u32) ‖ stdout
 //!        [‖ files length (u32) ‖ files] ‖ stderr
+//! output: bytes
 //! ```
 //!
 //! Integers are little-endian. An ending of 0 is a result whose code is the exit code, 1 a fault
 //! and 2 no result, whose codes are those of `potluck_unit`; 3 is a result with files, in the bytes
 //! that `potluck_unit` gives them. Input files come before the first unit and are there for all.
+//! Output frames come before the reply to a unit that is run aloud, which has all of it once more.
 
 use std::ops::Range;
 
@@ -21,6 +23,8 @@ pub(crate) const TAG_UNIT: u8 = 1;
 pub(crate) const TAG_MODULE: u8 = 2;
 /// Parent to runner: an input file of all units to come.
 pub(crate) const TAG_FILE: u8 = 3;
+/// Parent to runner: run this unit, and say what it writes to standard output as it comes.
+pub(crate) const TAG_UNIT_ALOUD: u8 = 4;
 /// Runner to parent: ready for the first unit. No payload.
 pub(crate) const TAG_READY: u8 = 16;
 /// Child to parent: it cannot go on; the payload says why, for people.
@@ -31,9 +35,10 @@ pub(crate) const TAG_DONE: u8 = 18;
 pub(crate) const TAG_ENGINE: u8 = 19;
 /// Compiler to parent: the artefact.
 pub(crate) const TAG_ARTEFACT: u8 = 20;
-
 /// Any child to parent: the layers of its lock.
 pub(crate) const TAG_LAYERS: u8 = 21;
+/// Runner to parent: more of standard output.
+pub(crate) const TAG_OUTPUT: u8 = 22;
 
 /// The fixed fields at the start of a unit's payload.
 pub(crate) const UNIT_BYTES: usize = 36;

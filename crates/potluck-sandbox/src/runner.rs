@@ -19,10 +19,11 @@ use crate::cpu;
 use crate::inputs::InputFile;
 use crate::message::{
     self, ARGS_MAX_BYTES, DONE_BYTES, Done, Ending, FAILED_MAX_BYTES, STDERR_MAX_BYTES,
-    STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED, TAG_FILE, TAG_READY, TAG_UNIT, UNIT_BYTES,
+    STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED, TAG_FILE, TAG_OUTPUT, TAG_READY, TAG_UNIT,
+    TAG_UNIT_ALOUD, UNIT_BYTES,
 };
 use crate::patience::Until;
-use crate::pipe::{self, Beside, Inbox, Outbox, Patience, PipeError};
+use crate::pipe::{self, Beside, Header, Inbox, Outbox, Patience, PipeError};
 use crate::process::{End, Hold, Process, Started};
 use crate::shared::{self, Shared};
 use crate::throttle::{self, Share};
@@ -122,11 +123,21 @@ impl Runner {
     /// Always returns: whatever goes wrong with the child is a [`NoResult`], and leaves the runner
     /// spent.
     pub fn run(&mut self, unit: &Unit<'_>) -> Run {
+        self.run_to_end(unit, None)
+    }
+
+    /// The same, and tells `output` what the guest writes to standard output as it comes, in all as
+    /// much as the job's limit at most. What a guest has said is not taken back, however it ends.
+    pub fn run_aloud(&mut self, unit: &Unit<'_>, output: Output<'_>) -> Run {
+        self.run_to_end(unit, Some(output))
+    }
+
+    fn run_to_end(&mut self, unit: &Unit<'_>, output: Option<Output<'_>>) -> Run {
         let done = if self.is_spent() {
             Err(PipeError::Closed)
         } else {
             self.runs += 1;
-            self.exchange(unit)
+            self.exchange(unit, output)
         };
         match done {
             Ok((report, stderr)) => {
@@ -183,7 +194,11 @@ impl Runner {
         }
     }
 
-    fn exchange(&mut self, unit: &Unit<'_>) -> Result<(RunReport, Vec<u8>), PipeError> {
+    fn exchange(
+        &mut self,
+        unit: &Unit<'_>,
+        output: Option<Output<'_>>,
+    ) -> Result<(RunReport, Vec<u8>), PipeError> {
         let args_bytes: usize = unit.args.iter().map(|argument| argument.len() + 1).sum();
         let stdin_length = u32::try_from(unit.stdin.len()).unwrap_or(u32::MAX);
         if unit.stdin.len() > STDIN_MAX_BYTES || args_bytes > ARGS_MAX_BYTES {
@@ -202,8 +217,13 @@ impl Runner {
         let parts = [&head[..], unit.stdin, &self.tail];
         let beside = self.shared.as_deref().map(|shared| shared as &dyn Beside);
         let outbox = Outbox::new(self.to_child.as_fd(), beside);
-        pipe::send(outbox, TAG_UNIT, parts, &mut patience)?;
-        receive(&mut self.inbox, &self.limits, &mut patience)
+        let tag = if output.is_some() { TAG_UNIT_ALOUD } else { TAG_UNIT };
+        pipe::send(outbox, tag, parts, &mut patience)?;
+        let header = match output {
+            Some(output) => listen(&mut self.inbox, &self.limits, output, &mut patience)?,
+            None => self.inbox.header(&mut patience)?,
+        };
+        receive(&mut self.inbox, header, &self.limits, &mut patience)
     }
 
     /// Why there is no result, when the pipe says this.
@@ -247,13 +267,41 @@ fn payload_max_bytes(limits: &Limits) -> usize {
     request.max(output_max.saturating_add(DONE_BYTES + STDERR_MAX_BYTES))
 }
 
-/// Reads one reply and holds it against the limits.
+/// Who hears standard output as it comes.
+pub type Output<'a> = &'a mut dyn FnMut(&[u8]);
+
+/// Passes output on until something else comes, and answers with the header of that.
+pub(crate) fn listen(
+    inbox: &mut Inbox,
+    limits: &Limits,
+    output: Output<'_>,
+    patience: &mut dyn Patience,
+) -> Result<Header, PipeError> {
+    let mut left = limits.output_max_bytes;
+    let mut bytes = Vec::new();
+    loop {
+        let header = inbox.header(patience)?;
+        if header.tag != TAG_OUTPUT {
+            return Ok(header);
+        }
+        // Nothing is said in no bytes, so what a child can say at all is bounded.
+        let length = header.length as u64;
+        left = left.checked_sub(length).ok_or(PipeError::Nonsense("output over the limit"))?;
+        if length == 0 {
+            return Err(PipeError::Nonsense("output of no bytes"));
+        }
+        inbox.take(header.length, &mut bytes, patience)?;
+        output(&bytes);
+    }
+}
+
+/// Reads one reply, after its header, and holds it against the limits.
 pub(crate) fn receive(
     inbox: &mut Inbox,
+    header: Header,
     limits: &Limits,
     patience: &mut dyn Patience,
 ) -> Result<(RunReport, Vec<u8>), PipeError> {
-    let header = inbox.header(patience)?;
     let rest = header.length.checked_sub(DONE_BYTES).filter(|_| header.tag == TAG_DONE);
     let rest = rest.ok_or(PipeError::Nonsense("not a reply"))?;
     let done = Done::of_bytes(&inbox.array(patience)?).ok_or(PipeError::Nonsense("no ending"))?;

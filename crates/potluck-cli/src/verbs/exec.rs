@@ -4,9 +4,11 @@ use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use potluck_node::{FILES_MAX, FILES_MAX_BYTES, Local, Run, STDIN_MAX_BYTES};
+use potluck_node::{FILES_MAX, FILES_MAX_BYTES, Local, Output, Run, STDIN_MAX_BYTES};
 use potluck_unit::{Limits, Outcome, RunReport, Witness};
 use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::Context;
 use crate::exit::{Exit, Failure};
@@ -56,13 +58,13 @@ pub(crate) struct Args {
 /// Runs it and ends as it ends.
 pub(crate) async fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     let work = args.work(context)?;
+    let (said, heard) = mpsc::channel(SAID_MAX);
+    let said = args.is_aloud(context).then_some(said);
     // A child dies with this process, whatever ends it.
-    let done = tokio::select! {
-        done = tokio::task::spawn_blocking(move || work.run()) => done,
+    let (first, other) = tokio::select! {
+        done = listen(tokio::task::spawn_blocking(move || work.run(said)), heard, context) => done?,
         () = interrupted() => return Err(Failure::new(Exit::Interrupted, "interrupted")),
     };
-    let lost = |error| Failure::failed(format!("the run was lost: {error}"));
-    let (first, other) = done.map_err(lost)??;
     context.printer.aside(&first.stderr);
     match other {
         Some((number, other)) => Err(contradiction(number, &first, &other)),
@@ -71,6 +73,21 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<ExitCode, Failu
         None => args.say(context, first),
     }
 }
+
+/// Prints what the program says until it has ended.
+async fn listen(
+    done: JoinHandle<Result<Ended, Failure>>,
+    mut heard: mpsc::Receiver<Vec<u8>>,
+    context: &Context,
+) -> Result<Ended, Failure> {
+    while let Some(bytes) = heard.recv().await {
+        context.printer.bytes(&bytes)?;
+    }
+    done.await.map_err(|error| Failure::failed(format!("the run was lost: {error}")))?
+}
+
+/// The first run, and the first that differs from it with its number.
+type Ended = (Run, Option<(u32, Run)>);
 
 /// All that a thread needs to run it.
 struct Work {
@@ -85,18 +102,22 @@ struct Work {
 }
 
 impl Work {
-    /// Runs it so many times, and stops at one that differs from the first: which, and how.
-    fn run(self) -> Result<(Run, Option<(u32, Run)>), Failure> {
+    /// Runs it so many times, and stops at one that differs from the first: which, and how. What
+    /// the first run says goes to `said` as it comes.
+    fn run(self, said: Option<mpsc::Sender<Vec<u8>>>) -> Result<Ended, Failure> {
         let mut local = Local::new(&self.data, &self.module.bytes, self.limits, self.files)
             .map_err(Failure::input)?;
-        let first = local.run(self.seed, &self.args, &self.stdin);
+        // If nobody listens any more, this process is about to end.
+        let mut say = said.map(|said| move |bytes: &[u8]| drop(said.blocking_send(bytes.to_vec())));
+        let output = say.as_mut().map(|say| say as Output<'_>);
+        let first = local.run(self.seed, &self.args, &self.stdin, output);
         for number in 2..=self.times {
             // The second run shares a child with the first, the third gets a fresh one, and so on:
             // both must make no difference.
             if number % 2 == 1 {
                 local.renew();
             }
-            let other = local.run(self.seed, &self.args, &self.stdin);
+            let other = local.run(self.seed, &self.args, &self.stdin, None);
             if other.report != first.report {
                 return Ok((first, Some((number, other))));
             }
@@ -166,11 +187,15 @@ impl Args {
         Ok(bytes)
     }
 
-    /// The program's output as it is, or the outcome in JSON; and its exit code.
+    /// Whether what the program says is printed as it comes.
+    fn is_aloud(&self, context: &Context) -> bool {
+        !self.digest && self.repeat.is_none() && !context.printer.is_json()
+    }
+
+    /// The outcome in JSON, unless its output has been printed already; and its exit code.
     fn say(&self, context: &Context, run: Run) -> Result<ExitCode, Failure> {
         let summary = Summary::of(&run);
-        let RunReport::Done { outcome: Outcome::Result { exit_code, stdout, files }, .. } =
-            run.report
+        let RunReport::Done { outcome: Outcome::Result { exit_code, files, .. }, .. } = run.report
         else {
             if context.printer.is_json() {
                 context.printer.answer(&summary, String::new)?;
@@ -179,8 +204,6 @@ impl Args {
         };
         if context.printer.is_json() {
             context.printer.answer(&summary, String::new)?;
-        } else {
-            context.printer.bytes(&stdout)?;
         }
         match &self.out {
             Some(folder) => write_files(folder, &files)?,
@@ -354,6 +377,8 @@ fn add_folder(
     Ok(())
 }
 
+/// How many pieces of output wait to be printed; then the program waits.
+const SAID_MAX: usize = 16;
 /// For `/out` unless --out-limit says otherwise: as for standard output.
 const OUT_BYTES: u64 = 16 << 20;
 

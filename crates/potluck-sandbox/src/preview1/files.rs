@@ -4,6 +4,9 @@
 //! program that forgets to loop behaves the same everywhere. A write to a file that does not fit
 //! the quota changes nothing.
 
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
 use potluck_unit::{Fault, NoResult};
 use wasmtime::{Caller, Linker};
 
@@ -14,7 +17,8 @@ use super::descriptors::{
 use super::memory::{Array, GuestMemory, split};
 use super::tree::Id;
 use super::{Answer, Errno, Guest, Halt, MODULE, Stop, number, number_or_stop};
-use crate::message::STDERR_MAX_BYTES;
+use crate::message::{STDERR_MAX_BYTES, TAG_OUTPUT};
+use crate::pipe::{self, Blocking};
 
 type Call<'a> = Caller<'a, Guest>;
 
@@ -24,12 +28,19 @@ pub(super) struct Streams {
     input_read: usize,
     output: Vec<u8>,
     output_max_bytes: usize,
+    /// The pipe to a parent that wants to hear output as it comes.
+    aloud: Option<Arc<OwnedFd>>,
     error: Vec<u8>,
 }
 
 impl Streams {
-    pub(super) fn new(output_max_bytes: usize, output: Vec<u8>, error: Vec<u8>) -> Streams {
-        Streams { input_read: 0, output, output_max_bytes, error }
+    pub(super) fn new(
+        output_max_bytes: usize,
+        aloud: Option<Arc<OwnedFd>>,
+        output: Vec<u8>,
+        error: Vec<u8>,
+    ) -> Streams {
+        Streams { input_read: 0, output, output_max_bytes, aloud, error }
     }
 
     pub(super) fn stdout(&self) -> &[u8] {
@@ -47,6 +58,12 @@ impl Streams {
         let no_memory = |_| Stop::NoResult(NoResult::HostMemory);
         self.output.try_reserve(bytes.len()).map_err(no_memory)?;
         self.output.extend_from_slice(bytes);
+        if let Some(parent) = &self.aloud
+            && !bytes.is_empty()
+        {
+            // A parent that has gone is noticed when the unit is done.
+            let _ = pipe::send(parent.as_fd(), TAG_OUTPUT, [bytes], &mut Blocking);
+        }
         Ok(())
     }
 

@@ -16,6 +16,7 @@ mod status;
 mod table;
 mod tree;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use potluck_unit::{Fault, NoResult, OutFile, UnitId};
@@ -185,11 +186,13 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// A guest about to start; the two buffers are emptied and used for what it writes.
+    /// A guest about to start; the two buffers are emptied and used for what it writes. Where it is
+    /// to be heard `aloud`, its output also goes there as it comes.
     pub(crate) fn new(
         caps: Caps,
         inputs: Arc<Inputs>,
         request: Request,
+        aloud: Option<Arc<OwnedFd>>,
         stdout: Vec<u8>,
         stderr: Vec<u8>,
     ) -> Guest {
@@ -198,7 +201,8 @@ impl Guest {
             buffer.shrink_to(KEPT_MAX_BYTES);
             buffer
         };
-        let streams = Streams::new(caps.output_max_bytes, clean(stdout), clean(stderr));
+        let (stdout, stderr) = (clean(stdout), clean(stderr));
+        let streams = Streams::new(caps.output_max_bytes, aloud, stdout, stderr);
         let files = Files::new(inputs, caps.out_max_bytes);
         let descriptors = Descriptors::new(files.is_there());
         let (clock, random) = (Clock::default(), None);

@@ -168,6 +168,7 @@ mod tests {
             Caps::new(0, 0, 0),
             Arc::default(),
             Request::default(),
+            None,
             Vec::new(),
             Vec::new(),
         );

@@ -10,11 +10,12 @@ use potluck_sandbox::{Program, Refusal, Sandbox};
 use potluck_unit::{Limits, NoResult};
 
 use crate::claims;
-use crate::world::{SMALL, World, go, module, no_result, program};
+use crate::world::{SMALL, World, go, module, no_result, program, unit};
 
 claims![
     no_reply_that_breaks_the_rules_is_believed,
     no_files_that_break_the_rules_are_believed,
+    nothing_is_heard_that_breaks_the_rules,
     a_child_that_never_reads_meets_the_deadline,
     a_compiler_that_breaks_the_rules_is_no_result,
     a_stranger_calling_itself_a_child_changes_nothing,
@@ -125,6 +126,45 @@ fn no_reply_that_breaks_the_rules_is_believed() {
     let honest = to_hex(&reply(18, 141, 0, 7, 100, &[5; 100]));
     let mut runner = sandbox(&world, &honest).start(&artefact, &limits).unwrap();
     assert_eq!(crate::world::result(&go(&mut runner, &[], b"")), (7, &[5; 100][..]));
+}
+
+fn said(bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).unwrap().to_le_bytes();
+    [&[22][..], &length, bytes].concat()
+}
+
+fn nothing_is_heard_that_breaks_the_rules() {
+    let world = World::new();
+    let (module, wasm) = module(&program(""));
+    let artefact = world.sandbox.prepare(&module, &wasm).unwrap();
+    let limits = Limits { deadline_ms: 2000, output_max_bytes: 100, ..SMALL };
+    let done = reply(18, 41, 0, 7, 0, b"");
+    let hear = |frames: &[&[u8]], aloud| {
+        let trick = to_hex(&frames.concat());
+        let mut runner = sandbox(&world, &trick).start(&artefact, &limits).unwrap();
+        let unit = potluck_sandbox::Unit { id: unit(0), args: &[], stdin: b"" };
+        let mut heard = Vec::new();
+        let run = match aloud {
+            true => runner.run_aloud(&unit, &mut |bytes| heard.extend(bytes)),
+            false => runner.run(&unit),
+        };
+        (run, heard)
+    };
+    let (run, heard) = hear(&[&said(&[1; 60]), &said(&[2; 40]), &done], true);
+    assert_eq!(
+        (crate::world::result(&run).0, heard),
+        (7, [[1; 60].to_vec(), vec![2; 40]].concat())
+    );
+    for (name, frames, aloud, heard_bytes) in [
+        ("output that nobody asked for", vec![&said(b"x")[..], &done], false, 0),
+        ("one byte over the cap", vec![&said(&[1; 60]), &said(&[2; 41]), &done], true, 60),
+        ("no bytes", vec![&said(b"x"), &said(b""), &done], true, 1),
+        ("another tag", vec![&said(b"x"), &reply(99, 41, 0, 0, 0, b"")], true, 1),
+    ] {
+        let (run, heard) = hear(&frames, aloud);
+        assert_eq!(no_result(&run), NoResult::ChildDied, "{name}");
+        assert_eq!(heard.len(), heard_bytes, "{name}");
+    }
 }
 
 /// The rest of a reply with an exit code of 0 and no output, whose files are these bytes and whose

@@ -13,6 +13,7 @@ claims![
     standard_error_is_kept_and_cut,
     each_fault_is_reached,
     output_at_its_cap_is_fine_and_one_byte_more_is_not,
+    output_is_heard_as_it_comes_and_makes_no_difference,
     memory_grows_to_its_cap_and_not_beyond,
     four_gibibytes_are_there_if_the_job_says_so,
     a_module_that_starts_above_its_cap_is_invalid,
@@ -90,6 +91,33 @@ fn standard_error_is_kept_and_cut() {
     );
     let trapped = format!("{} unreachable", write(2, 100, "(i32.const 5)"));
     assert_eq!(world.run(&program(&trapped), &[], b"").stderr, [0; 5]);
+}
+
+fn output_is_heard_as_it_comes_and_makes_no_difference() {
+    let world = World::new();
+    let body = [write(1, 16, "(i32.const 3)"), write(1, 0, "(i32.const 0)")].concat();
+    let body =
+        format!("{body} {} {}", write(1, 0, "(i32.const 65536)"), write(2, 0, "(i32.const 1)"));
+    let mut runner = world.runner(&program(&body), &SMALL);
+    let unit = Unit { id: unit(0), args: &[], stdin: b"" };
+    let plain = runner.run(&unit);
+    let mut lengths = Vec::new();
+    let mut heard = Vec::new();
+    let aloud = runner.run_aloud(&unit, &mut |bytes| {
+        lengths.push(bytes.len());
+        heard.extend(bytes);
+    });
+    assert_eq!((&aloud.report, &aloud.stderr), (&plain.report, &plain.stderr));
+    assert_eq!((lengths, &heard[..]), (vec![3, 65536], result(&plain).1));
+    // What was said before a fault was said.
+    let body = format!("{} unreachable", write(1, 16, "(i32.const 3)"));
+    let mut heard = 0;
+    let mut runner = world.runner(&program(&body), &SMALL);
+    assert_eq!(
+        fault(&runner.run_aloud(&unit, &mut |bytes| heard += bytes.len())),
+        Fault::Unreachable
+    );
+    assert_eq!(heard, 3);
 }
 
 fn each_fault_is_reached() {
