@@ -18,7 +18,7 @@ use crate::message::{
     UNIT_BYTES, file_of,
 };
 use crate::pipe::{self, Beside, Blocking, Header, Inbox, Outbox, PipeError};
-use crate::preview1::{self, Caps, Guest, Inputs, Stop};
+use crate::preview1::{self, Caps, Guest, Inputs, KEPT_MAX_BYTES, Stop};
 use crate::shared::Window;
 use crate::{engine, witness};
 
@@ -241,6 +241,3 @@ const FAULTS: [(Trap, Fault); 9] = [
     (Trap::BadConversionToInteger, Fault::BadConversionToInteger),
     (Trap::NullReference, Fault::NullReference),
 ];
-
-/// A buffer that grew beyond this for one unit does not stay so for the next.
-pub(crate) const KEPT_MAX_BYTES: usize = 1 << 20;

@@ -3,10 +3,10 @@
 
 use std::io;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use rustix::process::{DumpableBehavior, Resource, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::{Bounds, Stage, domain};
+use super::{Bounds, Stage, domain, limits};
 use crate::layers::{Layer, LayerKind, LayerState};
 
 pub(super) fn close_above(last_kept: u32) -> Layer {
@@ -24,24 +24,10 @@ pub(super) fn close_above(last_kept: u32) -> Layer {
 }
 
 pub(super) fn limit(bounds: &Bounds) -> io::Result<Layer> {
-    set(Resource::Core, 0)?;
-    set(Resource::Fsize, 0)?;
-    set(Resource::Memlock, 0)?;
-    set(Resource::Nofile, OPEN_FILES_MAX)?;
-    set(Resource::Data, bounds.data_max_bytes)?;
-    if let Some(seconds) = bounds.cpu_max_s {
-        set(Resource::Cpu, seconds)?;
-    }
+    limits::take(bounds)?;
+    limits::set(Resource::Memlock, 0)?;
     let note = "memory, open files and processes are bounded; no file can be written";
     Ok(Layer::new(LayerKind::Limits, LayerState::Full, note))
-}
-
-fn set(resource: Resource, max: u64) -> io::Result<()> {
-    // A donor's own limit may be lower already; it is kept.
-    let hard = rustix::process::getrlimit(resource).maximum;
-    let max = hard.map_or(max, |hard| hard.min(max));
-    let limit = Rlimit { current: Some(max), maximum: Some(max) };
-    Ok(rustix::process::setrlimit(resource, limit)?)
 }
 
 /// A node that runs as root must not have children with root's capabilities; one that does not has
@@ -101,13 +87,10 @@ pub(super) fn filter(stage: Stage) -> Layer {
     // Every thread there will be has been started. The superuser's processes are not counted, so
     // this is nobody's only lock; the last stage can neither undo it nor do it again.
     if stage != Stage::Serve {
-        let _ = set(Resource::Nproc, 0);
+        let _ = limits::set(Resource::Nproc, 0);
     }
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     return super::calls::filter(stage);
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     Layer::new(LayerKind::Calls, LayerState::Missing, "its lists are of x86-64 and ARM calls only")
 }
-
-/// Pipes, the artefact, the engine's memory image, and some room.
-const OPEN_FILES_MAX: u64 = 16;

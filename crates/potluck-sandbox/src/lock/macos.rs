@@ -6,9 +6,9 @@
 
 use std::io;
 
-use rustix::process::{Resource, Rlimit};
+use rustix::process::Resource;
 
-use super::{Bounds, Stage};
+use super::{Bounds, Stage, limits};
 use crate::layers::{Layer, LayerKind, LayerState};
 
 pub(super) fn close_above(last_kept: u32) -> Layer {
@@ -27,23 +27,9 @@ pub(super) fn close_above(last_kept: u32) -> Layer {
 }
 
 pub(super) fn limit(bounds: &Bounds) -> io::Result<Layer> {
-    set(Resource::Core, 0)?;
-    set(Resource::Fsize, 0)?;
-    set(Resource::Nofile, OPEN_FILES_MAX)?;
-    set(Resource::Data, bounds.data_max_bytes)?;
-    if let Some(seconds) = bounds.cpu_max_s {
-        set(Resource::Cpu, seconds)?;
-    }
+    limits::take(bounds)?;
     let note = "this system does not count mapped memory against a limit";
     Ok(Layer::new(LayerKind::Limits, LayerState::Partial, note))
-}
-
-fn set(resource: Resource, max: u64) -> io::Result<()> {
-    // A donor's own limit may be lower already; it is kept.
-    let hard = rustix::process::getrlimit(resource).maximum;
-    let max = hard.map_or(max, |hard| hard.min(max));
-    let limit = Rlimit { current: Some(max), maximum: Some(max) };
-    Ok(rustix::process::setrlimit(resource, limit)?)
 }
 
 pub(super) fn drop_privileges() -> io::Result<Layer> {
@@ -73,7 +59,5 @@ pub(super) fn filter(_: Stage) -> Layer {
     Layer::new(LayerKind::Calls, LayerState::Missing, "this system has none")
 }
 
-/// Pipes, the artefact, the engine's memory image, and some room.
-const OPEN_FILES_MAX: u64 = 16;
 /// Where closing by hand stops when the limit says endless.
 const OPEN_MAX: u64 = 10_240;

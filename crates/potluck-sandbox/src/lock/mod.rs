@@ -13,6 +13,8 @@
 #[cfg_attr(not(unix), path = "windows.rs")]
 mod system;
 
+#[cfg(unix)]
+mod limits;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod calls;
 #[cfg(target_os = "linux")]

@@ -22,7 +22,6 @@ use std::sync::Arc;
 use potluck_unit::{Fault, NoResult, OutFile, UnitId};
 use wasmtime::{Caller, Linker, Memory, ResourceLimiter};
 
-use crate::guest::KEPT_MAX_BYTES;
 use crate::message::Request;
 use crate::profile::TABLE_ELEMENTS_MAX;
 
@@ -282,3 +281,6 @@ fn stream(unit: &UnitId) -> blake3::OutputReader {
     hasher.update(unit.as_bytes());
     hasher.finalize_xof()
 }
+
+/// A buffer that grew beyond this for one unit does not stay so for the next.
+pub(crate) const KEPT_MAX_BYTES: usize = 1 << 20;
