@@ -9,7 +9,6 @@
 # 100 MB, kept in DIR (${XDG_CACHE_HOME:-~/.cache}/potluck-tasks unless given).
 set -euo pipefail
 
-compiler=ziglang==0.17.0
 # 64 KiB of stack instead of 16 MiB: a task's memory is part of what peers compare, so its size
 # costs time in every unit. -s drops names and debug sections, and with them every path.
 flags=(-target wasm32-wasi -std=c17 -O2 -s -Wall -Wextra -Werror -Wl,-z,stack-size=65536)
@@ -38,27 +37,16 @@ if $check; then
     trap 'rm -rf "$out"' EXIT
 fi
 out=${out:-$tasks}
-mkdir -p "$cache" "$out"
-cache=$(cd "$cache" && pwd)
+mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
-sha256() { # FILE...
-    if command -v sha256sum >/dev/null; then sha256sum "$@"; else shasum -a 256 "$@"; fi
-}
-
-venv=$cache/$compiler
-if [ ! -e "$venv/complete" ]; then
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "$compiler"
-    touch "$venv/complete"
-fi
-export ZIG_GLOBAL_CACHE_DIR=$cache/zig ZIG_LOCAL_CACHE_DIR=$cache/zig
+. "$tasks/compiler.sh"
 
 modules=()
 for source in "$tasks"/*/*.c; do
     name=$(basename "$source" .c)
     mkdir -p "$out/$name"
-    (cd "$tasks" && "$venv/bin/python" -m ziglang cc "${flags[@]}" \
+    (cd "$tasks" && zig cc "${flags[@]}" \
         -o "$out/$name/$name.wasm" "$name/$name.c")
     chmod 644 "$out/$name/$name.wasm"
     modules+=("$name/$name.wasm")

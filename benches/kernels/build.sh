@@ -8,7 +8,6 @@
 # 100 MB, kept in DIR (${XDG_CACHE_HOME:-~/.cache}/potluck-tasks unless given), as for the tasks.
 set -euo pipefail
 
-compiler=ziglang==0.17.0
 # -s drops names and debug sections, and with them every path.
 flags=(-target wasm32-wasi -std=gnu17 -O3 -s -Wall -Wextra -Werror -msimd128)
 
@@ -28,24 +27,11 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-mkdir -p "$cache"
-cache=$(cd "$cache" && pwd)
-
-sha256() { # FILE...
-    if command -v sha256sum >/dev/null; then sha256sum "$@"; else shasum -a 256 "$@"; fi
-}
-
-venv=$cache/$compiler
-if [ ! -e "$venv/complete" ]; then
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "$compiler"
-    touch "$venv/complete"
-fi
-export ZIG_GLOBAL_CACHE_DIR=$cache/zig ZIG_LOCAL_CACHE_DIR=$cache/zig
+. "$kernels/../../tasks/compiler.sh"
 
 modules=()
 build() { # SOURCE MODULE FLAG...
-    "$venv/bin/python" -m ziglang cc "${flags[@]}" "${@:3}" -o "$out/$2" "$1"
+    zig cc "${flags[@]}" "${@:3}" -o "$out/$2" "$1"
     chmod 644 "$out/$2"
     modules+=("$2")
 }
