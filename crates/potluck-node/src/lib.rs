@@ -3,8 +3,8 @@
 //! A node is one loop ([`hub`]) that waits for one thing, tells the peer, and carries out what the
 //! peer wants done. Around it: [`net`] (QUIC), [`store`] (disk), [`fetch`] (getting blobs),
 //! [`slots`] (running units in sandboxes) and [`control`] (the local user). Beside it [`Local`] runs
-//! a program in a sandbox without any of that. What is decided is
-//! decided in `potluck-peer`; here is no policy.
+//! a program in a sandbox without any of that. What is decided is decided in `potluck-peer`; here
+//! is no policy.
 
 mod options;
 mod node;
@@ -23,7 +23,7 @@ pub use control::api;
 pub use local::Local;
 pub use node::{Node, StartError, StartErrorKind, control_socket, read_or_create_key};
 pub use options::{Options, default_data_folder};
-pub use potluck_sandbox::{FILES_MAX, FILES_MAX_BYTES, Output, Run, STDIN_MAX_BYTES};
+pub use potluck_sandbox::{FILES_MAX, FILES_MAX_BYTES, Lint, Output, Run, STDIN_MAX_BYTES, lint};
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -33,8 +33,6 @@ use std::process::ExitCode;
 pub fn check_module(wasm: &[u8]) -> Result<(), String> {
     potluck_sandbox::check(wasm).map(|_| ()).map_err(|error| error.to_string())
 }
-
-pub use potluck_sandbox::{Lint, lint};
 
 /// The hidden verb that makes this program a sandbox child, see [`sandbox_main`].
 pub const SANDBOX_VERB: &str = "__sandbox";
