@@ -226,7 +226,7 @@ fn peer_config(
         joins: joins.iter().filter_map(|join| join.address).collect(),
         agent: AGENT.to_owned(),
         seed,
-        verify: None,
+        ..potluck_peer::Config::default()
     })
 }
 

@@ -29,12 +29,14 @@ mod status;
 mod timers;
 mod chance;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use potluck_unit::{
-    Contact, DecodeError, Hello, Key, Message, PeerId, Record, Signature, Signed, Time, Topic,
+    Contact, DecodeError, Draw, DrawProof, Hello, Key, Message, PeerId, Record, Signature, Signed,
+    Time, Topic,
 };
 
 pub use action::{Action, Actions, Need, News, Source};
@@ -55,8 +57,17 @@ use timers::{Timer, Timers};
 /// domain of records; a simulation may remember it.
 pub type Verify = Arc<dyn Fn(&PeerId, &[u8], &Signature) -> bool + Send + Sync>;
 
+/// How a peer draws, and checks what others drew. Everybody's answers must be those of
+/// [`Key::draw`] and [`DrawProof::check`]; a simulation may use something cheaper among itself.
+pub trait Draws: Send + Sync {
+    /// Draws with a key.
+    fn make(&self, key: &Key, input: &[u8]) -> (DrawProof, Draw);
+    /// Checks what a peer says it drew.
+    fn check(&self, peer: &PeerId, proof: &DrawProof, input: &[u8]) -> Option<Draw>;
+}
+
 /// What a peer is born with.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Config {
     /// How many units it runs at once. 0 for one that only submits; such a peer still re-executes
     /// disputed units of its own jobs, one at a time.
@@ -71,6 +82,13 @@ pub struct Config {
     pub seed: u64,
     /// How it checks signatures; none for the plain way.
     pub verify: Option<Verify>,
+    /// How it draws; none for the plain way.
+    pub draws: Option<Arc<dyn Draws>>,
+    /// Whether strangers take part: then keys cost work, and newcomers are on probation.
+    pub open: bool,
+    /// How much of its time the donor wants to give to whom, relative to the 100 that everybody else
+    /// has. 0 for nothing at all.
+    pub weights: BTreeMap<PeerId, u32>,
 }
 
 impl fmt::Debug for Config {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use potluck_unit::{
-    JobId, NoResult, PeerId, Receipt, ReceiptBatch, Record, Signed, Statement, Time, UnitId,
+    JobId, NoResult, PeerId, Receipt, ReceiptBatch, Record, Seat, Signed, Statement, Time, UnitId,
 };
 
 use crate::Peer;
@@ -192,7 +192,7 @@ impl Peer {
 
     fn flush(&mut self, now: Time, job: &JobId, actions: &mut Actions) {
         let Some(waiting) = self.runs.waiting.remove(job) else { return };
-        for batch in batches(job, waiting) {
+        for batch in batches(now, job, waiting) {
             let record = Signed::sign(&self.key, Record::Receipts(batch));
             if self.on_receipts(now, &record, actions) {
                 self.spread(now, &record, None, actions);
@@ -202,8 +202,8 @@ impl Peer {
 }
 
 /// Cuts what waits into batches within their bounds.
-fn batches(job: &JobId, waiting: Waiting) -> Vec<ReceiptBatch> {
-    let empty = || ReceiptBatch { job: *job, receipts: Vec::new(), bodies: Vec::new() };
+fn batches(now: Time, job: &JobId, waiting: Waiting) -> Vec<ReceiptBatch> {
+    let empty = || ReceiptBatch::new(*job, now, Seat::Public);
     let (mut batches, mut batch, mut bytes) = (Vec::new(), empty(), 0);
     let mut carried = BTreeSet::new();
     for (index, (statement, body)) in waiting.receipts {
@@ -243,7 +243,7 @@ mod tests {
             let statement = Statement::Outcome { result, digest: WorkDigest([0; 16]) };
             (index, (statement, Some(body)))
         });
-        let batches = batches(&JobId([1; 32]), Waiting { receipts: receipts.collect() });
+        let batches = batches(Time(1), &JobId([1; 32]), Waiting { receipts: receipts.collect() });
         let count: usize = batches.iter().map(|batch| batch.receipts.len()).sum();
         assert_eq!(count, 3000);
         for batch in batches {

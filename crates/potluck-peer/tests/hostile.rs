@@ -13,8 +13,8 @@ use std::sync::Arc;
 use potluck_peer::{Action, Actions, Chance, Config, Event, Peer};
 use potluck_unit::{
     BlobId, Claim, Close, Compare, Contact, Fingerprint, Hello, IdRange, Job, JobId, Key, Limits,
-    Listing, Message, NoResult, PeerId, Receipt, ReceiptBatch, Record, RecordId, ResultHash,
-    Signed, Statement, Time, Topic, WorkDigest,
+    Listing, Message, NoResult, PeerId, Quality, Receipt, ReceiptBatch, Record, RecordId,
+    ResultHash, Seat, Signed, Statement, Time, Topic, WorkDigest,
 };
 
 const NOW: Time = Time(1_700_000_000_000);
@@ -39,6 +39,9 @@ fn job(units: u32) -> Signed {
         units,
         limits: Limits::DEFAULT,
         copies: 2,
+        quality: Quality::Standard,
+        peers: 2,
+        priority: Job::PRIORITY_USUAL,
         label: String::new(),
         extras: vec![],
     };
@@ -53,7 +56,7 @@ fn peer() -> (Peer, Signed) {
         joins: vec![],
         agent: "test".to_owned(),
         seed: 1,
-        verify: None,
+        ..Config::default()
     };
     let mut peer = Peer::new(key(9), config);
     let (mut actions, record) = (Actions::new(), job(1000));
@@ -137,7 +140,11 @@ fn record(chance: &mut Chance, known: JobId) -> Arc<[u8]> {
             let first = [0, 990, 1_000_000, u32::MAX - 600][chance.below(4) as usize];
             let indices = first..first + 1 + chance.below(20) as u32;
             let receipts = indices.map(|index| Receipt { index, statement: statement(chance) });
-            ReceiptBatch { job, receipts: receipts.collect(), bodies: vec![] }.into()
+            ReceiptBatch {
+                receipts: receipts.collect(),
+                ..ReceiptBatch::new(job, NOW, Seat::Public)
+            }
+            .into()
         }
     };
     let bytes = Signed::sign(&key(10 + chance.below(4) as u8), record).bytes().clone();
@@ -238,7 +245,8 @@ fn ranges_that_overlap_are_not_looked_into() {
 fn receipts_for_units_that_do_not_exist_are_not_kept_and_end_the_connection() {
     let (mut peer, job) = peer();
     let receipts = vec![Receipt { index: 1000, statement: Statement::NoResult(NoResult::Engine) }];
-    let batch = ReceiptBatch { job: job.job_id().unwrap(), receipts, bodies: vec![] };
+    let batch =
+        ReceiptBatch { receipts, ..ReceiptBatch::new(job.job_id().unwrap(), NOW, Seat::Public) };
     let record = Signed::sign(&key(5), batch.into());
     let actions = hear(&mut peer, NOW, Message::Records(vec![record.bytes().clone()]));
     assert!(!actions.iter().any(|action| matches!(action, Action::Keep(_))));
@@ -255,7 +263,10 @@ fn a_peer_that_floods_a_job_with_receipts_is_heard_up_to_its_bound() {
         let statement =
             Statement::Outcome { result: ResultHash([n; 16]), digest: WorkDigest([n; 16]) };
         let receipts = vec![Receipt { index: 0, statement }];
-        let batch = ReceiptBatch { job: small.job_id().unwrap(), receipts, bodies: vec![] };
+        let batch = ReceiptBatch {
+            receipts,
+            ..ReceiptBatch::new(small.job_id().unwrap(), NOW, Seat::Public)
+        };
         let record = Signed::sign(&key(5), batch.into());
         let actions = hear(&mut peer, NOW, Message::Records(vec![record.bytes().clone()]));
         kept += actions.iter().filter(|action| matches!(action, Action::Keep(_))).count();

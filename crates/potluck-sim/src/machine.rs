@@ -153,6 +153,7 @@ impl Machine {
             agent: "sim".to_owned(),
             seed: seed ^ self.life << 40 ^ self.number as u64,
             verify: Some(verify.clone()),
+            ..Config::default()
         };
         let mut peer = Peer::new(self.key.clone(), config);
         let mut nothing = Actions::new();

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use potluck_peer::{Action, Actions, Chance, Event, Need, News, Peer, Verify};
-use potluck_unit::{BlobId, Job, JobId, Limits, Message, PeerId, Record, Signed, Time, UnitId};
+use potluck_unit::{
+    BlobId, Job, JobId, Limits, Message, PeerId, Quality, Record, Signed, Time, UnitId,
+};
 
 use crate::guest::Guest;
 use crate::machine::{Machine, Physics};
@@ -549,6 +551,9 @@ fn job(scenario: &Scenario) -> Job {
         units: scenario.units,
         limits: Limits { deadline_ms: scenario.deadline_ms, ..Limits::DEFAULT },
         copies: scenario.copies,
+        quality: Quality::Standard,
+        peers: u32::try_from(scenario.machines.len()).unwrap_or(1),
+        priority: Job::PRIORITY_USUAL,
         label: String::new(),
         extras: Vec::new(),
     }

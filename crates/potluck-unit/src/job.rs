@@ -28,10 +28,40 @@ pub struct Job {
     pub limits: Limits,
     /// k: how many distinct peers must say the same before a result is accepted.
     pub copies: u8,
+    /// How sure the submitter wants to be: decides how much is audited beyond that.
+    pub quality: Quality,
+    /// N: how many workers the submitter knew of. Seats are drawn so that each has a few takers
+    /// among so many.
+    pub peers: u32,
+    /// Which of a submitter's own jobs goes first: the higher.
+    pub priority: u8,
     /// What people call it. May be empty.
     pub label: String,
-    /// Parts that later versions add. A reader skips those whose tag it does not know.
+    /// Parts that later versions add. A reader skips those whose tag it does not know, unless the
+    /// tag says that the units can't be run without them.
     pub extras: Vec<Extra>,
+}
+
+/// How sure a submitter wants to be of its results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Quality {
+    /// One copy, and audits.
+    Bulk,
+    /// Two copies, and audits.
+    Standard,
+    /// Four copies, and audits.
+    Critical,
+}
+
+impl Quality {
+    /// k where the submitter does not say otherwise.
+    pub fn copies(self) -> u8 {
+        match self {
+            Quality::Bulk => 1,
+            Quality::Standard => 2,
+            Quality::Critical => 4,
+        }
+    }
 }
 
 /// An optional part of a record, told apart by its tag.
@@ -43,6 +73,11 @@ pub struct Extra {
     pub bytes: Vec<u8>,
 }
 
+impl Extra {
+    /// The bit of a tag that says: without this part the units can't be run or judged.
+    pub const REQUIRED: u16 = 0x8000;
+}
+
 impl Job {
     /// 32 MiB: every interpreter and solver that was tried fits, most programs by a factor of 100.
     pub const MODULE_BYTES_MAX: u32 = 32 << 20;
@@ -50,6 +85,12 @@ impl Job {
     pub const COPIES_MAX: u8 = 16;
     /// Bytes of the label.
     pub const LABEL_BYTES_MAX: usize = 64;
+    /// A million workers.
+    pub const PEERS_MAX: u32 = 1 << 20;
+    /// The highest priority; the usual one is in the middle.
+    pub const PRIORITY_MAX: u8 = 9;
+    /// The usual priority.
+    pub const PRIORITY_USUAL: u8 = 5;
     /// 30 days.
     pub const LIFE_MAX_MS: u64 = 30 * 24 * 3600 * 1000;
     /// Optional parts.
@@ -67,6 +108,8 @@ impl Job {
                 "input index size",
                 (1..=InputIndex::BYTES_MAX).contains(&(self.inputs_bytes as usize)),
             ),
+            ("number of peers", (1..=Self::PEERS_MAX).contains(&self.peers)),
+            ("priority", self.priority <= Self::PRIORITY_MAX),
             ("number of units", (1..=InputTable::UNITS_MAX).contains(&self.units)),
             ("limits", self.limits.check().is_ok()),
             ("number of copies", (1..=Self::COPIES_MAX).contains(&self.copies)),
@@ -78,6 +121,12 @@ impl Job {
             None => Ok(()),
             Some((what, _)) => Err(DecodeError::OutOfBounds { what }),
         }
+    }
+
+    /// The tag of a part without which the units can't be run and that this version does not know.
+    pub fn unknown_requirement(&self) -> Option<u16> {
+        let required = |extra: &&Extra| extra.tag & Extra::REQUIRED != 0;
+        self.extras.iter().find(required).map(|extra| extra.tag)
     }
 
     /// How many units are claimed together. Follows from the job alone, so that every peer cuts it
@@ -123,6 +172,9 @@ pub(crate) mod tests {
             units: 64,
             limits: Limits::DEFAULT,
             copies: 2,
+            quality: Quality::Standard,
+            peers: 20,
+            priority: Job::PRIORITY_USUAL,
             label: "primes".to_owned(),
             extras: vec![],
         }
@@ -140,6 +192,9 @@ pub(crate) mod tests {
             Job { inputs_bytes: u32::try_from(InputIndex::BYTES_MAX).unwrap() + 1, ..job() },
             Job { units: 0, ..job() },
             Job { units: InputTable::UNITS_MAX + 1, ..job() },
+            Job { peers: 0, ..job() },
+            Job { peers: Job::PEERS_MAX + 1, ..job() },
+            Job { priority: Job::PRIORITY_MAX + 1, ..job() },
             Job { copies: 0, ..job() },
             Job { copies: Job::COPIES_MAX + 1, ..job() },
             Job { label: "x".repeat(Job::LABEL_BYTES_MAX + 1), ..job() },

@@ -6,6 +6,7 @@
 mod id;
 mod time;
 mod key;
+mod draw;
 mod limits;
 mod inputs;
 mod job;
@@ -20,17 +21,18 @@ mod encoding;
 
 pub use claim::Claim;
 pub use contact::Contact;
+pub use draw::{Draw, DrawProof};
 pub use encoding::DecodeError;
 pub use files::{OutFile, PathError, check_path, files_length, read_files, write_files};
 pub use id::{
     BlobId, IdError, JobId, ModuleId, PeerId, RecordId, ResultHash, UnitId, Witness, WorkDigest,
 };
 pub use inputs::{InputIndex, InputTable, InputsError, PageRef, Row, rows_of_page};
-pub use job::{Extra, Job};
+pub use job::{Extra, Job, Quality};
 pub use key::{Key, Signature};
 pub use limits::{Limits, LimitsError};
 pub use message::{Compare, Fingerprint, Hello, IdRange, Listing, Message, Topic};
 pub use outcome::{Fault, NoResult, Outcome, OutcomeError, RunReport};
-pub use receipt::{Receipt, ReceiptBatch, ReceiptHead, Statement};
+pub use receipt::{Receipt, ReceiptBatch, ReceiptHead, Seat, Statement};
 pub use record::{Close, Record, Signed, id_of};
 pub use time::Time;

@@ -10,17 +10,40 @@
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::DecodeError;
-use crate::{BlobId, JobId, NoResult, ResultHash, WorkDigest};
+use crate::{BlobId, DrawProof, JobId, NoResult, ResultHash, Time, WorkDigest};
 
 /// The signed part of a batch of receipts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiptHead {
     /// The job whose units these are.
     pub job: JobId,
+    /// When it was signed, by the worker's clock.
+    pub made: Time,
+    /// How long these runs took together, in milliseconds, by the worker's clock. For estimates.
+    pub spent_ms: u32,
+    /// By which right the worker ran them.
+    pub seat: Seat,
     /// How many entries follow.
     pub entries: u16,
     /// The Merkle root over them.
     pub root: [u8; 32],
+}
+
+/// By which right a worker ran units. Everybody can check it from the record and the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seat {
+    /// By its place in the public lottery of each chunk, [`JobId::rank`].
+    Public,
+    /// By what it drew in secret for this chunk, which holds all of the units: as a verifier, or as
+    /// an auditor of somebody's receipts.
+    Drawn {
+        /// The chunk.
+        chunk: u32,
+        /// The proof of the draw.
+        proof: DrawProof,
+    },
+    /// By none: to settle a dispute, to restore a lost body, to show what it can do.
+    Extra,
 }
 
 /// One unit's receipt.
@@ -51,6 +74,12 @@ pub enum Statement {
 pub struct ReceiptBatch {
     /// The job whose units these are.
     pub job: JobId,
+    /// When it was signed, by the worker's clock.
+    pub made: Time,
+    /// How long these runs took together, in milliseconds.
+    pub spent_ms: u32,
+    /// By which right the worker ran them.
+    pub seat: Seat,
     /// At least one, at most [`ReceiptBatch::ENTRIES_MAX`], by rising index.
     pub receipts: Vec<Receipt>,
     /// Bodies of outcomes, each the body of some R among the receipts. Not signed: R vouches.
@@ -65,10 +94,22 @@ impl ReceiptBatch {
     /// All bodies of one batch together.
     pub const BODIES_BYTES_MAX: usize = 32 << 10;
 
+    /// A batch of nothing yet.
+    pub fn new(job: JobId, made: Time, seat: Seat) -> ReceiptBatch {
+        ReceiptBatch { job, made, spent_ms: 0, seat, receipts: Vec::new(), bodies: Vec::new() }
+    }
+
     /// The signed head of this batch.
     pub fn head(&self) -> ReceiptHead {
         let entries = u16::try_from(self.receipts.len()).unwrap_or(u16::MAX);
-        ReceiptHead { job: self.job, entries, root: root(&leaves(&self.receipts)) }
+        ReceiptHead {
+            job: self.job,
+            made: self.made,
+            spent_ms: self.spent_ms,
+            seat: self.seat,
+            entries,
+            root: root(&leaves(&self.receipts)),
+        }
     }
 
     /// What follows the signature: entries, then bodies.
@@ -116,7 +157,14 @@ impl ReceiptBatch {
             return Err(DecodeError::BadSignature);
         }
         let bodies = reader.bodies(&receipts)?;
-        let batch = ReceiptBatch { job: head.job, receipts, bodies };
+        let batch = ReceiptBatch {
+            job: head.job,
+            made: head.made,
+            spent_ms: head.spent_ms,
+            seat: head.seat,
+            receipts,
+            bodies,
+        };
         if batch.tail() == tail { Ok(batch) } else { Err(DecodeError::Malformed) }
     }
 }
@@ -253,9 +301,21 @@ pub(crate) mod tests {
         Outcome::Result { exit_code: 0, stdout: text.as_bytes().to_vec(), files: vec![] }
     }
 
+    pub(crate) fn empty() -> ReceiptBatch {
+        ReceiptBatch {
+            job: JobId([1; 32]),
+            made: Time(1_700_000_000_000),
+            spent_ms: 12,
+            seat: Seat::Public,
+            receipts: vec![],
+            bodies: vec![],
+        }
+    }
+
     fn batch(count: u32) -> ReceiptBatch {
         let receipts = (0..count).map(|index| receipt(index * 3, "x")).collect();
-        ReceiptBatch { job: JobId([1; 32]), receipts, bodies: vec![outcome("x").to_body()] }
+        let bodies = vec![outcome("x").to_body()];
+        ReceiptBatch { receipts, bodies, ..empty() }
     }
 
     #[test]
@@ -290,9 +350,9 @@ pub(crate) mod tests {
     fn a_body_over_its_bound_or_without_a_receipt_is_refused() {
         let text = "y".repeat(ReceiptBatch::BODY_BYTES_MAX);
         let large = ReceiptBatch {
-            job: JobId([1; 32]),
             receipts: vec![receipt(0, &text)],
             bodies: vec![outcome(&text).to_body()],
+            ..empty()
         };
         assert!(ReceiptBatch::of_tail(&large.head(), &large.tail()).is_err());
         let mut foreign = batch(1);

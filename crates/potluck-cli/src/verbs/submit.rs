@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use potluck_node::api::{JobInfo, NodeInfo};
-use potluck_unit::{BlobId, InputTable, Job, JobId, Key, Limits, Record, Row, Signed, Time};
+use potluck_unit::{
+    BlobId, InputTable, Job, JobId, Key, Limits, Quality, Record, Row, Signed, Time,
+};
 use tokio::time::{Instant, sleep_until};
 
 use crate::Context;
@@ -141,6 +143,9 @@ impl Draft {
             units: number(self.rows.len())?,
             limits: self.limits,
             copies: self.copies,
+            quality: Quality::Standard,
+            peers: 1,
+            priority: Job::PRIORITY_USUAL,
             label: self.label.clone(),
             extras: vec![],
         };

@@ -1,6 +1,6 @@
 //! What the board takes, refuses and forgets.
 
-use potluck_unit::{BlobId, Close, Key, Limits, NoResult, ResultHash, WorkDigest};
+use potluck_unit::{BlobId, Close, Key, Limits, NoResult, Quality, ResultHash, Seat, WorkDigest};
 
 use super::*;
 use crate::Config;
@@ -31,6 +31,9 @@ fn job_with(n: u8, nonce: u64, units: u32, copies: u8) -> Signed {
         units,
         limits: Limits::DEFAULT,
         copies,
+        quality: Quality::Standard,
+        peers: 2,
+        priority: Job::PRIORITY_USUAL,
         label: String::new(),
         extras: vec![],
     };
@@ -51,7 +54,7 @@ fn asleep(n: u8) -> Peer {
         joins: vec![],
         agent: String::new(),
         seed: 1,
-        verify: None,
+        ..Config::default()
     };
     Peer::new(key(n), config)
 }
@@ -74,7 +77,10 @@ pub(crate) fn fetched(peer: &mut Peer, now: Time, job: JobId) -> Vec<Action> {
 fn receipt(job: JobId, n: u8, index: u32, said: u8) -> Signed {
     let (result, digest) = (ResultHash([said; 16]), WorkDigest([n; 16]));
     let receipts = vec![Receipt { index, statement: Statement::Outcome { result, digest } }];
-    Signed::sign(&key(n), ReceiptBatch { job, receipts, bodies: vec![] }.into())
+    Signed::sign(
+        &key(n),
+        ReceiptBatch { receipts, ..ReceiptBatch::new(job, NOW, Seat::Public) }.into(),
+    )
 }
 
 fn hear(peer: &mut Peer, now: Time, record: &Signed) -> Vec<Action> {
@@ -190,7 +196,10 @@ fn receipts_that_say_nothing_new_are_kept_like_the_others() {
         let (result, digest) = (ResultHash([7; 16]), WorkDigest([5; 16]));
         let statement = Statement::Outcome { result, digest };
         let receipts = vec![Receipt { index: 0, statement }, Receipt { index: 1, statement }];
-        Signed::sign(&key(5), ReceiptBatch { job: id, receipts, bodies: vec![] }.into())
+        Signed::sign(
+            &key(5),
+            ReceiptBatch { receipts, ..ReceiptBatch::new(id, NOW, Seat::Public) }.into(),
+        )
     };
     let words = [receipt(id, 5, 0, 7), both];
     for (peer, order) in [(&mut one, [0, 1]), (&mut two, [1, 0])] {
