@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use ed25519_dalek::hazmat::ExpandedSecretKey;
 use ed25519_dalek::{Signature as Dalek, Signer as _, SigningKey, VerifyingKey};
 
 use crate::PeerId;
@@ -49,6 +50,11 @@ impl Key {
     /// The peer that this key speaks for.
     pub fn id(&self) -> PeerId {
         PeerId(self.0.verifying_key().to_bytes())
+    }
+
+    /// The secret scalar and the secret prefix of nonces, wiped when dropped.
+    pub(crate) fn expanded(&self) -> ExpandedSecretKey {
+        ExpandedSecretKey::from(self.0.as_bytes())
     }
 
     /// Signs `bytes` under `domain`.
