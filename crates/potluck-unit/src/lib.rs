@@ -7,6 +7,7 @@ mod id;
 mod time;
 mod key;
 mod draw;
+mod identity;
 mod limits;
 mod inputs;
 mod job;
@@ -27,6 +28,7 @@ pub use files::{OutFile, PathError, check_path, files_length, read_files, write_
 pub use id::{
     BlobId, IdError, JobId, ModuleId, PeerId, RecordId, ResultHash, UnitId, Witness, WorkDigest,
 };
+pub use identity::Identity;
 pub use inputs::{InputIndex, InputTable, InputsError, PageRef, Row, rows_of_page};
 pub use job::{Extra, Job, Quality};
 pub use key::{Key, Signature};

@@ -9,7 +9,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use potluck_unit::{JobId, Key};
+use potluck_unit::{Identity, JobId, Key, Time};
 
 /// Prints how long one call takes, in the fastest of several rounds.
 fn print<T>(what: &str, mut call: impl FnMut() -> T) {
@@ -38,4 +38,25 @@ fn cost_of_draws() {
     print("check a draw", || proof.check(&id, &input));
     print("sign", || key.sign("potluck test v1", &input));
     print("check a signature", || id.signed("potluck test v1", &input, &signature));
+}
+
+#[test]
+#[ignore = "measures"]
+fn cost_of_identities() {
+    let id = Key::of_secret(&[1; 32]).id();
+    let born = Time(1_700_000_000_000);
+    let costly = Identity::search(&id, born, 1, 0, u64::MAX).expect("one of all numbers");
+    let cheap = Identity { nonce: costly.nonce + 1, ..costly };
+    print("check a proof of work", || costly.proves(&id, 1));
+    print("check a false one that cost nothing", || cheap.proves(&id, 1));
+    let bits = Identity::BITS_MAX;
+    let mut next = 0;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) {
+        assert_eq!(Identity::search(&id, born, bits, next, 1 << 16), None);
+        next += 1 << 16;
+    }
+    let tries_a_second = next / start.elapsed().as_secs();
+    let expected = Identity::tries_expected(Identity::BITS) / tries_a_second;
+    println!("search: {tries_a_second} tries a second, {expected} s by default");
 }
