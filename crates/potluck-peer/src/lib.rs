@@ -35,8 +35,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use potluck_unit::{
-    Contact, DecodeError, Draw, DrawProof, Hello, Key, Message, PeerId, Record, Signature, Signed,
-    Time, Topic,
+    Contact, DecodeError, Draw, DrawProof, Hello, Identity, Key, Message, PeerId, Record,
+    Signature, Signed, Time, Topic,
 };
 
 pub use action::{Action, Actions, Need, News, Source};
@@ -86,6 +86,10 @@ pub struct Config {
     pub draws: Option<Arc<dyn Draws>>,
     /// Whether strangers take part: then keys cost work, and newcomers are on probation.
     pub open: bool,
+    /// What this peer's key cost, if strangers take part.
+    pub identity: Identity,
+    /// How much work others must prove then; 0 for none.
+    pub work_bits: u8,
     /// How much of its time the donor wants to give to whom, relative to the 100 that everybody else
     /// has. 0 for nothing at all.
     pub weights: BTreeMap<PeerId, u32>,
@@ -431,6 +435,7 @@ impl Peer {
             addresses: addresses.iter().take(Contact::ADDRESSES_MAX).copied().collect(),
             slots: self.config.slots.min(Contact::SLOTS_MAX),
             agent: self.config.agent.chars().take(Contact::AGENT_BYTES_MAX).collect(),
+            identity: self.config.identity,
         };
         let contact = Signed::sign(&self.key, Record::Contact(contact));
         self.contact = Some((now, contact.clone()));

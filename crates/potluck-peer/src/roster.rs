@@ -387,6 +387,7 @@ mod tests {
             addresses: vec![address(n.into())],
             slots,
             agent: "test".to_owned(),
+            identity: potluck_unit::Identity::NONE,
         };
         Signed::sign(&Key::of_secret(&[n; 32]), Record::Contact(contact))
     }

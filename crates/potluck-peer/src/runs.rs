@@ -192,7 +192,8 @@ impl Peer {
 
     fn flush(&mut self, now: Time, job: &JobId, actions: &mut Actions) {
         let Some(waiting) = self.runs.waiting.remove(job) else { return };
-        for batch in batches(now, job, waiting) {
+        for mut batch in batches(now, job, waiting) {
+            batch.identity = self.config.identity;
             let record = Signed::sign(&self.key, Record::Receipts(batch));
             if self.on_receipts(now, &record, actions) {
                 self.spread(now, &record, None, actions);

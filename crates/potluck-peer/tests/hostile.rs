@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use potluck_peer::{Action, Actions, Chance, Config, Event, Peer};
 use potluck_unit::{
-    BlobId, Claim, Close, Compare, Contact, Fingerprint, Hello, IdRange, Job, JobId, Key, Limits,
-    Listing, Message, NoResult, PeerId, Quality, Receipt, ReceiptBatch, Record, RecordId,
+    BlobId, Claim, Close, Compare, Contact, Fingerprint, Hello, IdRange, Identity, Job, JobId, Key,
+    Limits, Listing, Message, NoResult, PeerId, Quality, Receipt, ReceiptBatch, Record, RecordId,
     ResultHash, Seat, Signed, Statement, Time, Topic, WorkDigest,
 };
 
@@ -43,6 +43,7 @@ fn job(units: u32) -> Signed {
         peers: 2,
         priority: Job::PRIORITY_USUAL,
         label: String::new(),
+        identity: Identity::NONE,
         extras: vec![],
     };
     Signed::sign(&key(1), Record::Job(job))
@@ -135,6 +136,7 @@ fn record(chance: &mut Chance, known: JobId) -> Arc<[u8]> {
             addresses: vec![([0, 0, 0, 0], chance.below(65_536) as u16).into()],
             slots: chance.below(1024) as u16,
             agent: String::new(),
+            identity: Identity::NONE,
         }),
         _ => {
             let first = [0, 990, 1_000_000, u32::MAX - 600][chance.below(4) as usize];

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use potluck_peer::{Action, Actions, Chance, Event, Need, News, Peer, Verify};
 use potluck_unit::{
-    BlobId, Job, JobId, Limits, Message, PeerId, Quality, Record, Signed, Time, UnitId,
+    BlobId, Identity, Job, JobId, Limits, Message, PeerId, Quality, Record, Signed, Time, UnitId,
 };
 
 use crate::guest::Guest;
@@ -555,6 +555,7 @@ fn job(scenario: &Scenario) -> Job {
         peers: u32::try_from(scenario.machines.len()).unwrap_or(1),
         priority: Job::PRIORITY_USUAL,
         label: String::new(),
+        identity: Identity::NONE,
         extras: Vec::new(),
     }
 }

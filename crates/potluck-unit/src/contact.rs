@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Time;
 use crate::encoding::DecodeError;
+use crate::{Identity, Time};
 
 /// Where a peer can be reached and what it offers. The newest one by `made` counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub struct Contact {
     pub slots: u16,
     /// The software and its version, for people.
     pub agent: String,
+    /// The peer's proof of work; none in a grid among friends.
+    pub identity: Identity,
 }
 
 impl Contact {

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::{PeerId, Time};
 
 /// What a key cost its owner, and since when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Identity {
     /// From when on the key counts, by its owner's clock.
     pub born: Time,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::DecodeError;
-use crate::{BlobId, InputIndex, InputTable, Limits, ModuleId, Time};
+use crate::{BlobId, Identity, InputIndex, InputTable, Limits, ModuleId, Time};
 
 /// What a submitter signs once; every unit of the job follows from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub struct Job {
     pub priority: u8,
     /// What people call it. May be empty.
     pub label: String,
+    /// The submitter's proof of work; none in a grid among friends.
+    pub identity: Identity,
     /// Parts that later versions add. A reader skips those whose tag it does not know, unless the
     /// tag says that the units can't be run without them.
     pub extras: Vec<Extra>,
@@ -176,6 +178,7 @@ pub(crate) mod tests {
             peers: 20,
             priority: Job::PRIORITY_USUAL,
             label: "primes".to_owned(),
+            identity: Identity { born: Time(1_690_000_000_000), nonce: 70_000_000 },
             extras: vec![],
         }
     }

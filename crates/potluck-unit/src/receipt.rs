@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::DecodeError;
-use crate::{BlobId, DrawProof, JobId, NoResult, ResultHash, Time, WorkDigest};
+use crate::{BlobId, DrawProof, Identity, JobId, NoResult, ResultHash, Time, WorkDigest};
 
 /// The signed part of a batch of receipts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub struct ReceiptHead {
     pub spent_ms: u32,
     /// By which right the worker ran them.
     pub seat: Seat,
+    /// The worker's proof of work; none in a grid among friends.
+    pub identity: Identity,
     /// How many entries follow.
     pub entries: u16,
     /// The Merkle root over them.
@@ -80,6 +82,8 @@ pub struct ReceiptBatch {
     pub spent_ms: u32,
     /// By which right the worker ran them.
     pub seat: Seat,
+    /// The worker's proof of work; none in a grid among friends.
+    pub identity: Identity,
     /// At least one, at most [`ReceiptBatch::ENTRIES_MAX`], by rising index.
     pub receipts: Vec<Receipt>,
     /// Bodies of outcomes, each the body of some R among the receipts. Not signed: R vouches.
@@ -94,9 +98,10 @@ impl ReceiptBatch {
     /// All bodies of one batch together.
     pub const BODIES_BYTES_MAX: usize = 32 << 10;
 
-    /// A batch of nothing yet.
+    /// A batch of nothing yet, by nobody who proves work.
     pub fn new(job: JobId, made: Time, seat: Seat) -> ReceiptBatch {
-        ReceiptBatch { job, made, spent_ms: 0, seat, receipts: Vec::new(), bodies: Vec::new() }
+        let (receipts, bodies) = (Vec::new(), Vec::new());
+        ReceiptBatch { job, made, spent_ms: 0, seat, identity: Identity::NONE, receipts, bodies }
     }
 
     /// The signed head of this batch.
@@ -107,6 +112,7 @@ impl ReceiptBatch {
             made: self.made,
             spent_ms: self.spent_ms,
             seat: self.seat,
+            identity: self.identity,
             entries,
             root: root(&leaves(&self.receipts)),
         }
@@ -162,6 +168,7 @@ impl ReceiptBatch {
             made: head.made,
             spent_ms: head.spent_ms,
             seat: head.seat,
+            identity: head.identity,
             receipts,
             bodies,
         };
@@ -307,6 +314,7 @@ pub(crate) mod tests {
             made: Time(1_700_000_000_000),
             spent_ms: 12,
             seat: Seat::Public,
+            identity: Identity { born: Time(1_690_000_000_000), nonce: 70_000_000 },
             receipts: vec![],
             bodies: vec![],
         }
@@ -362,9 +370,13 @@ pub(crate) mod tests {
 
     #[test]
     fn sixty_four_receipts_cost_at_most_40_bytes_a_unit() {
-        let mut batch = batch(64);
-        batch.bodies.clear();
-        let signed = crate::Signed::sign(&crate::Key::of_secret(&[1; 32]), batch.into());
-        assert!(signed.bytes().len() <= 64 * 40, "{}", signed.bytes().len());
+        let key = crate::Key::of_secret(&[1; 32]);
+        let (proof, _) = key.draw(b"chunk");
+        for seat in [Seat::Public, Seat::Drawn { chunk: 15_000, proof }] {
+            let receipts = (900_000..900_064).map(|index| receipt(index, "x")).collect();
+            let batch = ReceiptBatch { spent_ms: 600_000, seat, receipts, ..empty() };
+            let bytes = crate::Signed::sign(&key, batch.into()).bytes().len();
+            assert!(bytes <= 64 * 40, "{bytes} bytes with {seat:?}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::encoding::{self, DecodeError};
 use crate::key::{Key, Signature};
-use crate::{Claim, Contact, Job, JobId, PeerId, ReceiptBatch, ReceiptHead, RecordId};
+use crate::{Claim, Contact, Identity, Job, JobId, PeerId, ReceiptBatch, ReceiptHead, RecordId};
 
 /// What a record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,16 @@ impl From<ReceiptBatch> for Record {
 }
 
 impl Record {
+    /// The signer's proof of work, if this kind of record carries one.
+    pub fn identity(&self) -> Option<Identity> {
+        match self {
+            Record::Job(job) => Some(job.identity),
+            Record::Receipts(batch) => Some(batch.identity),
+            Record::Contact(contact) => Some(contact.identity),
+            Record::Claim(_) | Record::Close(_) => None,
+        }
+    }
+
     fn kind(&self) -> u8 {
         match self {
             Record::Job(_) => 1,
@@ -271,6 +281,7 @@ mod tests {
                 addresses: vec![([127, 0, 0, 1], 7117).into()],
                 slots: 2,
                 agent: "potluck/0.1.0".to_owned(),
+                identity: Identity { born: Time(1_690_000_000_000), nonce: 70_000_000 },
             }),
         ]
     }
@@ -351,5 +362,5 @@ mod tests {
         assert_eq!(id_of(&[1; 99]), None);
     }
 
-    const GOLDEN: [&str; 5] = ["6832659a", "ad46e272", "0dd2a4e5", "0abcc1dd", "306973ae"];
+    const GOLDEN: [&str; 5] = ["22efc6c1", "ad46e272", "d89fc68e", "0abcc1dd", "3fcd5f03"];
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use potluck_node::api::{JobInfo, NodeInfo};
 use potluck_unit::{
-    BlobId, InputTable, Job, JobId, Key, Limits, Quality, Record, Row, Signed, Time,
+    BlobId, Identity, InputTable, Job, JobId, Key, Limits, Quality, Record, Row, Signed, Time,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -147,6 +147,7 @@ impl Draft {
             peers: 1,
             priority: Job::PRIORITY_USUAL,
             label: self.label.clone(),
+            identity: Identity::NONE,
             extras: vec![],
         };
         job.check().map_err(|error| Failure::input(format!("the job can't be made: {error}")))?;

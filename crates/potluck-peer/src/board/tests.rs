@@ -1,6 +1,8 @@
 //! What the board takes, refuses and forgets.
 
-use potluck_unit::{BlobId, Close, Key, Limits, NoResult, Quality, ResultHash, Seat, WorkDigest};
+use potluck_unit::{
+    BlobId, Close, Identity, Key, Limits, NoResult, Quality, ResultHash, Seat, WorkDigest,
+};
 
 use super::*;
 use crate::Config;
@@ -35,6 +37,7 @@ fn job_with(n: u8, nonce: u64, units: u32, copies: u8) -> Signed {
         peers: 2,
         priority: Job::PRIORITY_USUAL,
         label: String::new(),
+        identity: Identity::NONE,
         extras: vec![],
     };
     Signed::sign(&key(n), Record::Job(job))
