@@ -76,7 +76,11 @@ impl Entry {
     pub(crate) fn job(&self) -> &Job {
         match self.record.record() {
             Record::Job(job) => job,
-            Record::Claim(_) | Record::Receipts(_) | Record::Close(_) | Record::Contact(_) => {
+            Record::Claim(_)
+            | Record::Receipts(_)
+            | Record::Close(_)
+            | Record::Contact(_)
+            | Record::Proof(_) => {
                 unreachable!("an entry is made of a job record only")
             }
         }
@@ -442,7 +446,7 @@ impl Peer {
                 Record::Close(close) => close.job == id,
                 Record::Job(_) => record.id() == entry.record.id(),
                 Record::Receipts(_) => entry.receipts.contains(&record.id()),
-                Record::Claim(_) | Record::Contact(_) => false,
+                Record::Claim(_) | Record::Contact(_) | Record::Proof(_) => false,
             };
             let gone = self.board.records.extract_if(.., |_, record| is_about(record));
             for (record_id, record) in gone {

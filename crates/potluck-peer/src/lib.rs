@@ -330,7 +330,8 @@ impl Peer {
             | Record::Claim(_)
             | Record::Receipts(_)
             | Record::Close(_)
-            | Record::Contact(_) => {}
+            | Record::Contact(_)
+            | Record::Proof(_) => {}
         }
         let fresh = match record.record() {
             Record::Job(_) => self.on_job(now, record, Held::No(now), actions),
@@ -348,6 +349,8 @@ impl Peer {
                 self.gossip.pass(record);
                 self.on_contact(now, record, true, actions)
             }
+            // Checked, and of no use to anybody yet.
+            Record::Proof(_) => false,
         };
         if self.board.has(&record.id()) {
             self.gossip.note_here(&record.id());
@@ -406,7 +409,7 @@ impl Peer {
             Record::Contact(_) => {
                 self.on_contact(now, record, false, &mut nothing);
             }
-            Record::Claim(_) => {}
+            Record::Claim(_) | Record::Proof(_) => {}
         }
     }
 
@@ -414,7 +417,7 @@ impl Peer {
         let fresh = match record.record() {
             Record::Job(_) => self.on_job(now, record, Held::Yes, actions),
             Record::Close(_) => self.on_close(record, actions),
-            Record::Claim(_) | Record::Receipts(_) | Record::Contact(_) => false,
+            Record::Claim(_) | Record::Receipts(_) | Record::Contact(_) | Record::Proof(_) => false,
         };
         if fresh {
             self.spread(now, record, None, actions);

@@ -259,7 +259,11 @@ impl Roster {
     pub(crate) fn contact(&self, peer: &PeerId) -> Option<&Contact> {
         match self.known.get(peer)?.record.record() {
             Record::Contact(contact) => Some(contact),
-            Record::Job(_) | Record::Claim(_) | Record::Receipts(_) | Record::Close(_) => None,
+            Record::Job(_)
+            | Record::Claim(_)
+            | Record::Receipts(_)
+            | Record::Close(_)
+            | Record::Proof(_) => None,
         }
     }
 
@@ -362,7 +366,11 @@ impl Roster {
 fn addresses(record: &Signed) -> &[SocketAddr] {
     match record.record() {
         Record::Contact(contact) => &contact.addresses,
-        Record::Job(_) | Record::Claim(_) | Record::Receipts(_) | Record::Close(_) => &[],
+        Record::Job(_)
+        | Record::Claim(_)
+        | Record::Receipts(_)
+        | Record::Close(_)
+        | Record::Proof(_) => &[],
     }
 }
 

@@ -130,7 +130,7 @@ fn record(chance: &mut Chance, known: JobId) -> Arc<[u8]> {
             lease_ms: chance.below(u64::from(Claim::LEASE_MAX_MS) + 1) as u32,
             chunks: (0..=chance.below(256)).map(|_| chance.next_u64() as u32).collect(),
         }),
-        1 => Record::Close(Close { job }),
+        1 => Record::Close(Close { job, results: None }),
         2 => Record::Contact(Contact {
             made: Time(chance.next_u64()),
             addresses: vec![([0, 0, 0, 0], chance.below(65_536) as u16).into()],
@@ -286,7 +286,7 @@ fn a_full_board_takes_a_refused_job_once_there_is_room() {
     }
     assert_eq!(peer.jobs().len(), 64, "one of 1,000 units and 63 of these");
     let first = jobs[0].job_id().unwrap();
-    let close = Signed::sign(&key(1), Record::Close(Close { job: first }));
+    let close = Signed::sign(&key(1), Record::Close(Close { job: first, results: None }));
     hear(&mut peer, NOW, Message::Records(vec![close.bytes().clone()]));
     let last = Message::Records(vec![jobs[64].bytes().clone()]);
     hear(&mut peer, NOW, last.clone());

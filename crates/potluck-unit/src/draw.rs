@@ -18,7 +18,7 @@
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use curve25519_dalek::traits::{IsIdentity, VartimeMultiscalarMul};
 use curve25519_dalek::{EdwardsPoint, Scalar};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha512};
 
 use crate::{JobId, Key, PeerId};
@@ -163,21 +163,23 @@ impl JobId {
 
 impl Serialize for DrawProof {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (head, tail) = self.0.split_at(32);
-        let parts: (&[u8; 32], [u8; 32], [u8; 16]) = (
-            head.try_into().expect("32 bytes"),
-            tail[..32].try_into().expect("32 bytes"),
-            tail[32..].try_into().expect("16 bytes"),
-        );
-        parts.serialize(serializer)
+        let (mut gamma, mut c, mut s) = ([0; 32], [0; CHALLENGE_BYTES], [0; 32]);
+        gamma.copy_from_slice(&self.0[..32]);
+        c.copy_from_slice(&self.0[32..48]);
+        s.copy_from_slice(&self.0[48..]);
+        (gamma, c, s).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for DrawProof {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (first, second, third) = <([u8; 32], [u8; 32], [u8; 16])>::deserialize(deserializer)?;
-        let bytes = [&first[..], &second, &third].concat();
-        bytes.try_into().map(DrawProof).map_err(|_| de::Error::custom("not a proof"))
+        let (gamma, c, s) =
+            <([u8; 32], [u8; CHALLENGE_BYTES], [u8; 32])>::deserialize(deserializer)?;
+        let mut proof = DrawProof([0; DrawProof::BYTES]);
+        proof.0[..32].copy_from_slice(&gamma);
+        proof.0[32..48].copy_from_slice(&c);
+        proof.0[48..].copy_from_slice(&s);
+        Ok(proof)
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 
 use ed25519_dalek::hazmat::ExpandedSecretKey;
 use ed25519_dalek::{Signature as Dalek, Signer as _, SigningKey, VerifyingKey};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::PeerId;
 
@@ -18,6 +19,25 @@ pub struct Signature(pub [u8; Signature::BYTES]);
 impl Signature {
     /// How many bytes a signature has.
     pub const BYTES: usize = 64;
+}
+
+impl Serialize for Signature {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (mut r, mut s) = ([0; 32], [0; 32]);
+        r.copy_from_slice(&self.0[..32]);
+        s.copy_from_slice(&self.0[32..]);
+        (r, s).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Signature {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (r, s) = <([u8; 32], [u8; 32])>::deserialize(deserializer)?;
+        let mut signature = Signature([0; Signature::BYTES]);
+        signature.0[..32].copy_from_slice(&r);
+        signature.0[32..].copy_from_slice(&s);
+        Ok(signature)
+    }
 }
 
 impl fmt::Debug for Signature {

@@ -10,6 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::DecodeError;
+use crate::tree;
 use crate::{BlobId, DrawProof, Identity, JobId, NoResult, ResultHash, Time, WorkDigest};
 
 /// The signed part of a batch of receipts.
@@ -114,7 +115,7 @@ impl ReceiptBatch {
             seat: self.seat,
             identity: self.identity,
             entries,
-            root: root(&leaves(&self.receipts)),
+            root: tree::root(&leaves(&self.receipts)),
         }
     }
 
@@ -159,7 +160,7 @@ impl ReceiptBatch {
             next = receipt.index + 1;
             receipts.push(receipt);
         }
-        if root(&leaves(&receipts)) != head.root {
+        if tree::root(&leaves(&receipts)) != head.root {
             return Err(DecodeError::BadSignature);
         }
         let bodies = reader.bodies(&receipts)?;
@@ -242,7 +243,7 @@ impl<'a> Reader<'a> {
 
 impl Receipt {
     /// What the Merkle tree is made of.
-    fn leaf(&self) -> [u8; 32] {
+    pub(crate) fn leaf(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("potluck receipt v1");
         hasher.update(&self.index.to_le_bytes());
         match self.statement {
@@ -259,31 +260,8 @@ impl Receipt {
     }
 }
 
-fn leaves(receipts: &[Receipt]) -> Vec<[u8; 32]> {
+pub(crate) fn leaves(receipts: &[Receipt]) -> Vec<[u8; 32]> {
     receipts.iter().map(Receipt::leaf).collect()
-}
-
-/// The root of a binary tree over `leaves`; a level's odd last node moves up unchanged, and nodes
-/// hash under a domain of their own so that none passes for a leaf.
-fn root(leaves: &[[u8; 32]]) -> [u8; 32] {
-    let mut level = leaves.to_vec();
-    while level.len() > 1 {
-        level = level
-            .chunks(2)
-            .map(|pair| match pair {
-                [left, right] => node(left, right),
-                single => single[0],
-            })
-            .collect();
-    }
-    level.first().copied().unwrap_or([0; 32])
-}
-
-fn node(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("potluck receipt node v1");
-    hasher.update(left);
-    hasher.update(right);
-    *hasher.finalize().as_bytes()
 }
 
 fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {

@@ -190,7 +190,7 @@ async fn cancel(context: &Context, session: &mut Session, args: &JobArgs) -> Res
         return Err(Failure::input(message));
     }
     let told = !session.is_transient() || neighbour_within(session, FETCH_TIMEOUT).await?;
-    let record = Signed::sign(&key, Record::Close(Close { job: id }));
+    let record = Signed::sign(&key, Record::Close(Close { job: id, results: None }));
     let info = session.client.close(&id, record.bytes()).await?;
     context.printer.answer(&info, || format!("job {id} is cancelled"))?;
     if told {

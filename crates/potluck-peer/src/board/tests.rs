@@ -165,7 +165,7 @@ fn only_the_submitter_closes_its_job() {
     let (mut peer, record) = (worker(2), job(1, 1, 1));
     let id = record.job_id().unwrap();
     hear(&mut peer, NOW, &record);
-    let close = |n| Signed::sign(&key(n), Record::Close(Close { job: id }));
+    let close = |n| Signed::sign(&key(n), Record::Close(Close { job: id, results: None }));
     hear(&mut peer, NOW, &close(3));
     assert!(!peer.job(&id).unwrap().closed);
     hear(&mut peer, NOW, &close(1));
@@ -180,7 +180,7 @@ fn a_closing_stops_what_runs_of_the_job_and_nothing_more_of_it_is_started() {
     hear(&mut peer, NOW, &record);
     let started = fetched(&mut peer, NOW, id);
     assert!(started.iter().any(|action| matches!(action, Action::Run { slot: 0, .. })));
-    let close = Signed::sign(&key(2), Record::Close(Close { job: id }));
+    let close = Signed::sign(&key(2), Record::Close(Close { job: id, results: None }));
     let stopped = hear(&mut peer, NOW, &close);
     assert!(stopped.iter().any(|action| matches!(action, Action::Stop { slot: 0 })));
     let ran = Ran { slot: 0, job: id, reports: vec![], spent_us: 1, done: true };
