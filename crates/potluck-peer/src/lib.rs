@@ -18,6 +18,7 @@
 mod event;
 mod action;
 mod roster;
+mod admission;
 mod gossip;
 mod board;
 mod fetch;
@@ -46,6 +47,7 @@ pub use standing::Conviction;
 pub use status::{JobStatus, PeerStatus, UnitStatus, Word};
 pub use tally::{Counts, Verdict};
 
+use admission::{Admission, Admitted};
 use board::{Board, Held};
 use gossip::Gossip;
 use roster::{CONTACT_EVERY_MS, CONTACT_SOONEST_MS, Noted, Roster};
@@ -114,6 +116,7 @@ pub struct Peer {
     chance: Chance,
     timers: Timers,
     roster: Roster,
+    admission: Admission,
     gossip: Gossip,
     board: Board,
     standing: Standing,
@@ -154,6 +157,7 @@ impl Peer {
             chance: Chance::of_seed(config.seed),
             timers: Timers::default(),
             roster: Roster::new(me, &config.joins),
+            admission: Admission::default(),
             gossip: Gossip::default(),
             board: Board::default(),
             standing: Standing::default(),
@@ -332,6 +336,15 @@ impl Peer {
             | Record::Close(_)
             | Record::Contact(_)
             | Record::Proof(_) => {}
+        }
+        match self.admits(now, record) {
+            Admitted::Yes => {}
+            Admitted::No => return self.gossip.note_seen(record.id()),
+            Admitted::NotYet => return self.gossip.refuse(now, record.id()),
+            Admitted::Never => {
+                self.gossip.note_seen(record.id());
+                return self.on_misdeed(from, actions);
+            }
         }
         let fresh = match record.record() {
             Record::Job(_) => self.on_job(now, record, Held::No(now), actions),
