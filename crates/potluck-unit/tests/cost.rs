@@ -1,7 +1,7 @@
 //! What things cost. Prints and asserts nothing; the numbers are in `docs/records.md`.
 //!
 //! ```sh
-//! cargo test --release -p potluck-unit --test cost -- --ignored --nocapture --test-threads 1
+//! cargo test -p potluck-unit --test cost -- --ignored --nocapture --test-threads 1
 //! ```
 
 #![allow(clippy::print_stdout, reason = "it is what these tests are for")]
