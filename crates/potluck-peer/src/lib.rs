@@ -29,6 +29,9 @@ mod runs;
 mod status;
 mod timers;
 mod chance;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 
 use std::collections::BTreeMap;
 use std::fmt;

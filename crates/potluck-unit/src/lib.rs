@@ -21,6 +21,9 @@ mod contact;
 mod record;
 mod message;
 mod encoding;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 
 pub use claim::Claim;
 pub use contact::Contact;

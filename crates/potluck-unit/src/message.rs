@@ -180,14 +180,14 @@ impl Message {
 const VERSION: u8 = 1;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn ids(count: usize) -> Vec<RecordId> {
         (0..count).map(|n| RecordId(*blake3::hash(&n.to_le_bytes()).as_bytes())).collect()
     }
 
-    fn samples() -> Vec<Message> {
+    pub(crate) fn samples() -> Vec<Message> {
         let bytes: Arc<[u8]> = Arc::from(&b"record"[..]);
         let range = IdRange::ALL;
         vec![
