@@ -9,12 +9,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use potluck_peer::{Action, Actions, Conviction, Event, Need, News, Peer, Ran};
+use potluck_peer::{Action, Actions, Event, Need, News, Peer, Ran};
 use potluck_unit::{BlobId, InputIndex, JobId, Message, PageRef, PeerId, Record, Signed, Time};
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use tracing::{debug, error, info, warn};
 
 use crate::net::{Net, NetEvent, Wanted};
+use crate::notes;
 use crate::slots::{Assignment, Slots};
 use crate::store::{Change, Needed, Store};
 
@@ -279,7 +280,7 @@ impl Hub {
             Action::Say { to, message } => says.push(to, message),
             Action::Dial { address, expect } => self.net.dial(address, expect),
             Action::HangUp { peer } => says.hang_ups.push(peer),
-            Action::Keep(_) | Action::Forget(_) | Action::Note(_) => {}
+            Action::Keep(_) | Action::Forget(_) | Action::Note(_) | Action::Credit(_) => {}
             Action::Clear(job) => {
                 debug!("job {} has expired", job.short());
                 self.sweep();
@@ -392,10 +393,8 @@ fn changes_of(action: &Action) -> Vec<Change> {
             changes
         }
         Action::Forget(record) => vec![Change::Forget { id: record.id() }],
-        Action::Note(conviction) => {
-            let (key, value) = note_of(conviction);
-            vec![Change::Note { key, value }]
-        }
+        Action::Note(conviction) => vec![notes::of_conviction(conviction)],
+        Action::Credit(credit) => vec![notes::of_credit(credit)],
         Action::Say { .. }
         | Action::Dial { .. }
         | Action::HangUp { .. }
@@ -408,43 +407,12 @@ fn changes_of(action: &Action) -> Vec<Change> {
     }
 }
 
-/// A conviction as the store keeps it.
-fn note_of(conviction: &Conviction) -> (Vec<u8>, Vec<u8>) {
-    let mut key = CONVICTION.to_vec();
-    key.extend_from_slice(&conviction.peer.0);
-    let mut value = conviction.job.0.to_vec();
-    value.extend_from_slice(&conviction.index.to_le_bytes());
-    value.extend_from_slice(&conviction.said.0);
-    value.extend_from_slice(&conviction.found.0);
-    value.extend_from_slice(&conviction.record.0);
-    (key, value)
-}
-
-/// Reads back what [`note_of`] wrote.
-fn conviction_of(key: &[u8], value: &[u8]) -> Option<Conviction> {
-    let peer = PeerId(key.strip_prefix(CONVICTION)?.try_into().ok()?);
-    let (job, rest) = value.split_first_chunk::<32>()?;
-    let (index, rest) = rest.split_first_chunk::<4>()?;
-    let (said, rest) = rest.split_first_chunk::<16>()?;
-    let (found, rest) = rest.split_first_chunk::<16>()?;
-    Some(Conviction {
-        peer,
-        job: JobId(*job),
-        index: u32::from_le_bytes(*index),
-        said: potluck_unit::ResultHash(*said),
-        found: potluck_unit::ResultHash(*found),
-        record: potluck_unit::RecordId(rest.try_into().ok()?),
-    })
-}
-
-const CONVICTION: &[u8] = b"conviction/";
-
 /// Replays into `peer` what `store` kept before a restart.
 pub(crate) fn replay(peer: &mut Peer, store: &Store, now: Time) -> Result<(), String> {
     let mut nothing = Actions::new();
     let notes = store.notes().map_err(|error| error.to_string())?;
-    for conviction in notes.iter().filter_map(|(key, value)| conviction_of(key, value)) {
-        peer.handle(now, Event::Convicted(conviction), &mut nothing);
+    for event in notes.iter().filter_map(notes::event_of) {
+        peer.handle(now, event, &mut nothing);
     }
     for bytes in store.records().map_err(|error| error.to_string())? {
         // Our own disk needs no signature check; what is unreadable was written by other software.
@@ -465,25 +433,7 @@ pub(crate) fn clock() -> Time {
 
 #[cfg(test)]
 mod tests {
-    use potluck_unit::{RecordId, ResultHash};
-
     use super::*;
-
-    #[test]
-    fn a_conviction_reads_back_from_its_note() {
-        let conviction = Conviction {
-            peer: PeerId([1; 32]),
-            job: JobId([2; 32]),
-            index: 70_000,
-            said: ResultHash([3; 16]),
-            found: ResultHash([4; 16]),
-            record: RecordId([5; 32]),
-        };
-        let (key, value) = note_of(&conviction);
-        assert_eq!(conviction_of(&key, &value), Some(conviction));
-        assert_eq!(conviction_of(b"other", &value), None);
-        assert_eq!(conviction_of(&key, &value[1..]), None);
-    }
 
     #[test]
     fn records_for_one_neighbour_travel_together_and_in_order() {

@@ -11,6 +11,7 @@ mod node;
 mod hub;
 mod net;
 mod store;
+mod notes;
 mod fetch;
 mod slots;
 mod inputs;

@@ -35,6 +35,8 @@ pub enum Action {
     Forget(Signed),
     /// Write a conviction to disk.
     Note(Conviction),
+    /// Write this standing to disk, in place of what was kept for the same peer.
+    Credit(Credit),
     /// Drop what is on disk for a job: its blobs and the bodies of its outcomes.
     Clear(JobId),
     /// Get something onto the disk, from here if it is there already. Ends in one
@@ -105,6 +107,17 @@ pub struct Source {
     pub peer: PeerId,
     /// Where, if it is not a neighbour.
     pub addresses: Vec<SocketAddr>,
+}
+
+/// What a peer has earned here, as of a time: kept over restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Credit {
+    /// Whose it is.
+    pub peer: PeerId,
+    /// How many of its units this peer saw accepted, older ones counting less.
+    pub units: u32,
+    /// When that was so.
+    pub at: Time,
 }
 
 /// News for the local user.

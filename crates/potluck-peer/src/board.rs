@@ -364,6 +364,13 @@ impl Peer {
         let Some((_, vote)) = entry.tally.votes(index).find(|(other, _)| other == peer) else {
             return;
         };
+        let made = match self.board.record(&vote.record).map(Signed::record) {
+            Some(Record::Receipts(batch)) => batch.made,
+            Some(Record::Job(_) | Record::Claim(_) | Record::Close(_) | Record::Contact(_))
+            | None => {
+                return;
+            }
+        };
         let conviction = Conviction {
             peer: *peer,
             job: *job,
@@ -371,6 +378,7 @@ impl Peer {
             said: vote.result,
             found,
             record: vote.record,
+            made,
         };
         if !self.standing.convict(conviction.clone()) {
             return;

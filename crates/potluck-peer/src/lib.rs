@@ -43,7 +43,7 @@ use potluck_unit::{
     Signature, Signed, Time, Topic,
 };
 
-pub use action::{Action, Actions, Need, News, Source};
+pub use action::{Action, Actions, Credit, Need, News, Source};
 pub use chance::Chance;
 pub use event::{Event, Ran, Report};
 pub use standing::Conviction;
@@ -148,8 +148,8 @@ const COMPARE_IDLE_MS: u64 = 30_000;
 const COMPARE_JOBS_MAX: usize = 4;
 
 impl Peer {
-    /// A peer that has heard nothing yet. Hand it [`Event::Kept`] and [`Event::Convicted`] for what
-    /// it kept before, then [`Event::Woke`] to start it: until then it asks for nothing.
+    /// A peer that has heard nothing yet. Hand it [`Event::Kept`], [`Event::Convicted`] and
+    /// [`Event::Credited`] for what it kept before, then [`Event::Woke`] to start it: until then it asks for nothing.
     pub fn new(key: Key, config: Config) -> Peer {
         let me = key.id();
         // A peer that lends nothing keeps one slot to settle disputes about its own jobs.
@@ -196,6 +196,7 @@ impl Peer {
                 self.standing.convict(conviction);
                 self.judge_all(actions);
             }
+            Event::Credited(_) => {}
             Event::Submitted { record } => self.on_submitted(now, &record, actions),
             Event::Collect { job } => self.on_collect(&job, actions),
             Event::Fetched { need, found } => self.on_fetched(now, need, found, actions),

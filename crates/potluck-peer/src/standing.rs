@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use potluck_unit::{JobId, PeerId, RecordId, ResultHash};
+use potluck_unit::{JobId, PeerId, RecordId, ResultHash, Time};
 
 /// Proof that a peer signed a wrong receipt. The record itself stays kept with its job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Conviction {
     pub found: ResultHash,
     /// The record that holds the liar's receipt.
     pub record: RecordId,
+    /// When that record says it was made.
+    pub made: Time,
 }
 
 /// Everybody this peer has convicted, with the first proof each.

@@ -466,6 +466,7 @@ mod tests {
             said: result(2),
             found: result(1),
             record: RecordId([liar; 32]),
+            made: potluck_unit::Time(0),
         }
     }
 

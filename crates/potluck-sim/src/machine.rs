@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
-use potluck_peer::{Action, Actions, Chance, Config, Conviction, Event, Peer, Ran, Report, Verify};
+use potluck_peer::{
+    Action, Actions, Chance, Config, Conviction, Credit, Event, Peer, Ran, Report, Verify,
+};
 use potluck_unit::{
     BlobId, JobId, Key, PeerId, Record, RecordId, ResultHash, Signed, Time, UnitId, Witness,
 };
@@ -40,6 +42,7 @@ pub(crate) struct Disk {
     places: BTreeMap<RecordId, u64>,
     next: u64,
     pub(crate) notes: Vec<Conviction>,
+    pub(crate) credits: BTreeMap<PeerId, Credit>,
     pub(crate) module: bool,
     pub(crate) inputs: bool,
     pub(crate) bodies: BTreeSet<ResultHash>,
@@ -84,6 +87,9 @@ impl Disk {
                 }
             }
             Action::Note(conviction) => self.notes.push(conviction.clone()),
+            Action::Credit(credit) => {
+                self.credits.insert(credit.peer, *credit);
+            }
             Action::Say { .. }
             | Action::Dial { .. }
             | Action::HangUp { .. }
@@ -159,6 +165,9 @@ impl Machine {
         let mut nothing = Actions::new();
         for conviction in &self.disk.notes {
             peer.handle(now, Event::Convicted(conviction.clone()), &mut nothing);
+        }
+        for credit in self.disk.credits.values() {
+            peer.handle(now, Event::Credited(*credit), &mut nothing);
         }
         for record in self.disk.records.values() {
             peer.handle(now, Event::Kept { record: record.clone() }, &mut nothing);
