@@ -17,6 +17,15 @@ use crate::tally::{Counted, Own, Tally, Verdict};
 pub(crate) const JOBS_MAX: usize = 1024;
 /// Open jobs of one submitter.
 pub(crate) const JOBS_PER_SUBMITTER_MAX: usize = 64;
+/// Units of all open jobs of one submitter: four of the largest jobs. Each unit costs every follower
+/// some hundred bytes of memory.
+pub(crate) const UNITS_PER_SUBMITTER_MAX: u64 = 4_000_000;
+/// Units of all jobs held, open or not: what counting them takes stays within a few gigabytes
+/// however many submitters there are.
+pub(crate) const UNITS_MAX: u64 = 16_000_000;
+/// Distinct modules of all open jobs of one submitter. A worker compiles every one that is new to it,
+/// and a module that is slow to compile costs minutes.
+pub(crate) const MODULES_PER_SUBMITTER_MAX: usize = 32;
 /// How far a submitter's clock may be ahead.
 const SKEW_MAX_MS: u64 = 10 * 60 * 1000;
 /// Peers remembered to hold a job.
@@ -90,9 +99,15 @@ impl Entry {
         self.record.signer()
     }
 
-    /// Whether module and inputs are here.
+    /// Whether this version knows every part without which the units can't be run and judged. It
+    /// spreads the records of other jobs, and does nothing else about them.
+    pub(crate) fn is_understood(&self) -> bool {
+        self.job().unknown_requirement().is_none()
+    }
+
+    /// Whether the units can be run here: module and inputs are on disk, and nothing else is needed.
     pub(crate) fn is_ready(&self) -> bool {
-        self.module == Held::Yes && self.inputs == Held::Yes
+        self.module == Held::Yes && self.inputs == Held::Yes && self.is_understood()
     }
 
     /// Units whose bodies nobody seems to have any more.
@@ -158,11 +173,32 @@ impl Board {
         batch.receipts.last().is_some_and(|receipt| receipt.index < units)
     }
 
+    /// Whether there is room for one more job, whosever it is.
+    fn has_room(&self, job: &Job) -> bool {
+        let units: u64 = self.jobs.values().map(|entry| u64::from(entry.job().units)).sum();
+        self.jobs.len() < JOBS_MAX && units + u64::from(job.units) <= UNITS_MAX
+    }
+
+    /// Whether a submitter may have one more open job. Settled and closed ones do not count.
+    fn has_room_of(&self, submitter: &PeerId, job: &Job) -> bool {
+        let (mut jobs, mut units, mut modules) = (1, u64::from(job.units), BTreeSet::new());
+        modules.insert(job.module);
+        let theirs = self.jobs.values().filter(|entry| entry.submitter() == *submitter);
+        for entry in theirs.filter(|entry| !entry.closed && !entry.is_settled()) {
+            jobs += 1;
+            units += u64::from(entry.job().units);
+            modules.insert(entry.job().module);
+        }
+        jobs <= JOBS_PER_SUBMITTER_MAX
+            && units <= UNITS_PER_SUBMITTER_MAX
+            && modules.len() <= MODULES_PER_SUBMITTER_MAX
+    }
+
     /// Whether any job still has something to be done or fetched.
     pub(crate) fn is_busy(&self) -> bool {
         self.jobs.values().any(|entry| {
             let wanting = !entry.to_fetch.is_empty() || !entry.missed.is_empty();
-            !entry.closed && (!entry.is_settled() || wanting)
+            !entry.closed && entry.is_understood() && (!entry.is_settled() || wanting)
         })
     }
 
@@ -201,12 +237,10 @@ impl Peer {
         if self.board.jobs.contains_key(&id) {
             return false;
         }
-        let open = self.board.jobs.values().filter(|entry| !entry.closed && !entry.is_settled());
-        let theirs = open.filter(|entry| entry.submitter() == submitter).count();
         let refused = job.expires <= now
             || job.created > now.plus_ms(SKEW_MAX_MS)
-            || self.board.jobs.len() >= JOBS_MAX
-            || (theirs >= JOBS_PER_SUBMITTER_MAX && !own);
+            || !(self.board.has_room(job) || own)
+            || !(self.board.has_room_of(&submitter, job) || own);
         // What was kept was within bounds when it came. If it has expired since, it will go the way
         // of all expired jobs, and its records leave the disk with it.
         if refused && self.awake {
@@ -360,7 +394,9 @@ impl Peer {
         found: ResultHash,
         actions: &mut Actions,
     ) {
-        let Some(entry) = self.board.jobs.get(job) else { return };
+        let Some(entry) = self.board.jobs.get(job).filter(|entry| entry.is_understood()) else {
+            return;
+        };
         let Some((_, vote)) = entry.tally.votes(index).find(|(other, _)| other == peer) else {
             return;
         };
@@ -402,7 +438,9 @@ impl Peer {
 
     /// Judges a unit and does what follows from a new verdict.
     fn judge(&mut self, id: &JobId, index: u32, actions: &mut Actions) {
-        let Some(entry) = self.board.jobs.get_mut(id) else { return };
+        let Some(entry) = self.board.jobs.get_mut(id).filter(|entry| entry.is_understood()) else {
+            return;
+        };
         let Some((before, after)) = entry.tally.judge(index, &self.standing, self.workers) else {
             return;
         };

@@ -24,7 +24,8 @@ impl Peer {
     pub(crate) fn fetch_inputs(&mut self, now: Time, actions: &mut Actions) {
         for id in self.board.job_ids() {
             let Some(entry) = self.board.get(&id) else { continue };
-            let could_run = self.config.slots > 0 || entry.submitter() == self.me;
+            let lends = self.config.slots > 0 || entry.submitter() == self.me;
+            let could_run = lends && entry.is_understood();
             if entry.is_ready() || entry.closed || entry.is_settled() || !could_run {
                 continue;
             }

@@ -203,6 +203,9 @@ impl Peer {
             _ if self.config.slots == 0 => "this node lends no slots".to_owned(),
             None if self.roster.count() == 0 => "no peer is connected".to_owned(),
             None => "no open job is known".to_owned(),
+            Some((id, entry)) if !entry.is_understood() => {
+                format!("job {} needs a newer version of this software", id.short())
+            }
             Some((id, entry)) if !entry.is_ready() => {
                 format!("the module or inputs of job {} are not here yet", id.short())
             }

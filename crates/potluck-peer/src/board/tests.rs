@@ -22,7 +22,11 @@ pub(crate) fn job(n: u8, units: u32, copies: u8) -> Signed {
 }
 
 fn job_with(n: u8, nonce: u64, units: u32, copies: u8) -> Signed {
-    let job = Job {
+    Signed::sign(&key(n), Record::Job(bare_job(nonce, units, copies)))
+}
+
+fn bare_job(nonce: u64, units: u32, copies: u8) -> Job {
+    Job {
         created: NOW,
         expires: NOW.plus_ms(3_600_000),
         nonce,
@@ -39,8 +43,7 @@ fn job_with(n: u8, nonce: u64, units: u32, copies: u8) -> Signed {
         label: String::new(),
         identity: Identity::NONE,
         extras: vec![],
-    };
-    Signed::sign(&key(n), Record::Job(job))
+    }
 }
 
 /// A peer with this key's number, one slot and no neighbours, awake.
@@ -111,6 +114,98 @@ fn a_full_board_takes_nothing_more() {
         hear(&mut peer, NOW, &job_with(submitter, n as u64, 1, 1));
     }
     assert_eq!(peer.jobs().len(), JOBS_MAX);
+}
+
+/// Hears of a job, and forgets all but one of its units: tests need not hold millions.
+fn hear_large(peer: &mut Peer, record: &Signed) {
+    hear(peer, NOW, record);
+    if let Some(entry) = peer.board.get_mut(&record.job_id().unwrap()) {
+        entry.tally = Tally::new(1, 1);
+    }
+}
+
+#[test]
+fn one_unit_too_many_is_refused_until_a_job_is_closed_or_has_expired() {
+    let most = u32::try_from(UNITS_PER_SUBMITTER_MAX / 4).unwrap();
+    let jobs: Vec<Signed> = (1..=4).map(|nonce| job_with(1, nonce, most, 1)).collect();
+    let more = job_with(1, 5, 1, 1);
+    let full = || {
+        let mut peer = worker(2);
+        jobs.iter().for_each(|record| hear_large(&mut peer, record));
+        assert_eq!(peer.jobs().len(), 4);
+        hear(&mut peer, NOW, &more);
+        assert_eq!(peer.jobs().len(), 4);
+        peer
+    };
+    let later = NOW.plus_ms(70_000);
+    let mut peer = full();
+    let close = Record::Close(Close { job: jobs[0].job_id().unwrap() });
+    hear(&mut peer, NOW, &Signed::sign(&key(1), close));
+    handle(&mut peer, later, Event::Woke);
+    hear(&mut peer, later, &more);
+    assert_eq!(peer.jobs().len(), 5);
+    let mut peer = full();
+    let late = NOW.plus_ms(3_600_000);
+    handle(&mut peer, late, Event::Woke);
+    assert!(peer.jobs().is_empty());
+    let anew = Job { created: late, expires: late.plus_ms(1), ..bare_job(6, most, 1) };
+    hear(&mut peer, late, &Signed::sign(&key(1), Record::Job(anew)));
+    assert_eq!(peer.jobs().len(), 1);
+}
+
+#[test]
+fn one_unit_too_many_of_all_submitters_is_refused() {
+    let mut peer = worker(2);
+    let most = u32::try_from(UNITS_PER_SUBMITTER_MAX / 4).unwrap();
+    for n in 0..u8::try_from(UNITS_MAX / u64::from(most)).unwrap() {
+        hear_large(&mut peer, &job_with(10 + n / 4, n.into(), most, 1));
+    }
+    assert_eq!(peer.jobs().len(), 16);
+    hear(&mut peer, NOW, &job_with(20, 1, 1, 1));
+    assert_eq!(peer.jobs().len(), 16);
+}
+
+#[test]
+fn one_module_too_many_is_refused_and_known_ones_are_not() {
+    let mut peer = worker(2);
+    let with_module = |n: usize, nonce| {
+        let job = Job { module: BlobId([n as u8; 32]), ..bare_job(nonce, 1, 1) };
+        Signed::sign(&key(1), Record::Job(job))
+    };
+    for n in 0..=MODULES_PER_SUBMITTER_MAX {
+        hear(&mut peer, NOW, &with_module(n, n as u64));
+    }
+    assert_eq!(peer.jobs().len(), MODULES_PER_SUBMITTER_MAX);
+    hear(&mut peer, NOW, &with_module(0, 1000));
+    assert_eq!(peer.jobs().len(), MODULES_PER_SUBMITTER_MAX + 1);
+}
+
+#[test]
+fn a_job_with_an_unknown_requirement_is_spread_and_neither_run_nor_judged() {
+    let mut peer = worker(2);
+    let address = ([127, 0, 0, 1], 5).into();
+    handle(&mut peer, NOW, Event::Joined { peer: key(5).id(), address, outbound: false });
+    let extra = potluck_unit::Extra { tag: potluck_unit::Extra::REQUIRED | 1, bytes: vec![] };
+    let job = Job { extras: vec![extra], ..bare_job(1, 2, 1) };
+    let record = Signed::sign(&key(1), Record::Job(job));
+    let id = record.job_id().unwrap();
+    let mut actions = hear(&mut peer, NOW, &record);
+    actions.extend(hear(&mut peer, NOW, &receipt(id, 5, 0, 7)));
+    actions.extend(hear(&mut peer, NOW, &receipt(id, 5, 0, 8)));
+    actions.extend(fetched(&mut peer, NOW, id));
+    actions.extend(handle(&mut peer, NOW.plus_ms(60_000), Event::Woke));
+    let spread = |action: &&Action| match action {
+        Action::Say { message: potluck_unit::Message::Records(records), .. } => {
+            records.iter().any(|bytes| bytes == record.bytes())
+        }
+        _ => false,
+    };
+    assert_eq!(actions.iter().filter(spread).count(), 1);
+    let undone = |action: &Action| !matches!(action, Action::Run { .. } | Action::Fetch { .. });
+    assert!(actions.iter().all(undone), "{actions:?}");
+    assert_eq!(peer.job(&id).unwrap().counts.open, 2);
+    assert!(peer.convictions().is_empty());
+    assert!(peer.idle_reason(NOW).unwrap().contains("newer version"));
 }
 
 /// Otherwise a submitter could have no more than so many jobs in a month.
