@@ -4,13 +4,15 @@
 //! written in one transaction, and only then is anything said. So nothing a peer ever acknowledged
 //! is lost by a `kill -9`, and a burst of records costs one flush of the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use potluck_peer::{Action, Actions, Event, Need, News, Peer, Ran};
-use potluck_unit::{BlobId, InputIndex, JobId, Message, PageRef, PeerId, Record, Signed, Time};
+use potluck_unit::{
+    BlobId, InputIndex, JobId, Message, PageRef, PeerId, Record, ResultHash, Signed, Time,
+};
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use tracing::{debug, error, info, warn};
 
@@ -32,6 +34,8 @@ pub(crate) enum Input {
     Ran(Ran),
     /// What became of a fetch.
     Fetched(Need, bool),
+    /// A body with this R and so many bytes, too large for a receipt, is on disk.
+    Holds(ResultHash, u64),
     /// The local user wants something. Runs inside the loop, between two turns.
     Ask(Box<dyn FnOnce(&mut Hub) + Send>),
     /// End the loop.
@@ -56,6 +60,8 @@ pub(crate) struct Hub {
     /// What a failing disk kept from being carried out. While there is any, the network is not
     /// listened to, so that it stays bounded.
     held: Vec<Action>,
+    /// Whether a sweep is to come by itself.
+    sweeps_later: bool,
 }
 
 /// An address that the user gave.
@@ -93,6 +99,7 @@ impl Hub {
             joins: parts.joins,
             actions: Actions::new(),
             held: Vec::new(),
+            sweeps_later: false,
         }
     }
 
@@ -130,6 +137,8 @@ impl Hub {
     ) {
         self.handle(Event::Woke);
         self.carry_out();
+        // What the last run of this node had still to drop.
+        self.sweep_later();
         loop {
             let alarm = self.sleep_until_alarm();
             tokio::select! {
@@ -200,6 +209,7 @@ impl Hub {
     fn on_input(&mut self, input: Input) -> bool {
         match input {
             Input::Ran(ran) => self.handle(Event::Ran(ran)),
+            Input::Holds(result, bytes) => self.handle(Event::Holds { result, bytes }),
             Input::Fetched(need, found) => self.handle(Event::Fetched { need, found }),
             Input::Ask(question) => {
                 // The answer must not run ahead of what is on disk.
@@ -273,6 +283,9 @@ impl Hub {
         for peer in says.hang_ups {
             self.net.hang_up(&peer);
         }
+        if !says.discards.is_empty() {
+            self.discard(&says.discards);
+        }
     }
 
     fn carry_out_one(&mut self, action: Action, says: &mut Says) {
@@ -282,15 +295,23 @@ impl Hub {
             Action::HangUp { peer } => says.hang_ups.push(peer),
             Action::Keep(_) | Action::Forget(_) | Action::Note(_) | Action::Credit(_) => {}
             Action::Clear(job) => {
-                debug!("job {} has expired", job.short());
+                debug!("job {} has expired or was closed", job.short());
                 self.sweep();
+                self.sweep_later();
             }
+            Action::Discard(result) => says.discards.push(result),
             Action::Fetch { need, from } => {
                 let (net, store) = (self.net.clone(), self.store.clone());
                 let (inputs, fetches) = (self.inputs.clone(), self.fetches.clone());
                 tokio::spawn(async move {
                     let Ok(_permit) = fetches.acquire().await else { return };
-                    let found = crate::fetch::fetch(net, store, need, from).await;
+                    let found = crate::fetch::fetch(net, store.clone(), need, from).await;
+                    if let Need::Body { result, .. } = need
+                        && found
+                        && let Some(bytes) = store.body_bytes(&result)
+                    {
+                        let _ = inputs.send(Input::Holds(result, bytes)).await;
+                    }
                     // The loop is gone only when the node stops.
                     let _ = inputs.send(Input::Fetched(need, found)).await;
                 });
@@ -309,18 +330,54 @@ impl Hub {
     /// Drops what no job needs any more from the disk. Inside the loop, so that nothing that is
     /// being kept meanwhile is taken for unneeded; jobs expire seldom.
     fn sweep(&self) {
-        let (mut blobs, results) = self.peer.needed();
-        let swept = tokio::task::block_in_place(|| {
-            let read = |blob: &BlobId| self.store.read(&Wanted::Blob(*blob));
-            let indices = blobs.iter().filter_map(|blob| InputIndex::of_blob(&read(blob)?).ok());
-            let pages: Vec<PageRef> = indices.flat_map(|index| index.pages().to_vec()).collect();
-            blobs.extend(pages.iter().map(|page| page.id));
-            self.store.sweep(&Needed { blobs, results }, Store::SWEEP_AGE)
-        });
+        let swept =
+            tokio::task::block_in_place(|| self.store.sweep(&self.needed(), Store::SWEEP_AGE));
         match swept {
             Ok(dropped) => debug!("{dropped} blobs and bodies dropped"),
             Err(error) => warn!("{error}; what expired jobs left stays on disk for now"),
         }
+    }
+
+    /// Everything that a job known here needs on the disk.
+    fn needed(&self) -> Needed {
+        let (mut blobs, results) = self.peer.needed();
+        let read = |blob: &BlobId| self.store.read(&Wanted::Blob(*blob));
+        let indices = blobs.iter().filter_map(|blob| InputIndex::of_blob(&read(blob)?).ok());
+        let pages: Vec<PageRef> = indices.flat_map(|index| index.pages().to_vec()).collect();
+        blobs.extend(pages.iter().map(|page| page.id));
+        Needed { blobs, results }
+    }
+
+    /// Sweeps once more when what was too young for the last sweep no longer is.
+    fn sweep_later(&mut self) {
+        if std::mem::replace(&mut self.sweeps_later, true) {
+            return;
+        }
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Store::SWEEP_AGE).await;
+            let sweep = Input::Ask(Box::new(|hub: &mut Hub| {
+                hub.sweeps_later = false;
+                hub.sweep();
+            }));
+            // The loop is gone only when the node stops.
+            let _ = inputs.send(sweep).await;
+        });
+    }
+
+    /// Drops bodies that the peer keeps for nobody any more. The same bytes may be somebody's module
+    /// or input; then they stay.
+    fn discard(&self, results: &[ResultHash]) {
+        tokio::task::block_in_place(|| {
+            let needed = self.needed();
+            let spared = needed.blobs.iter().map(|id| id.result_hash());
+            let spared: BTreeSet<ResultHash> = spared.collect();
+            for result in results.iter().filter(|result| !spared.contains(result)) {
+                if let Err(error) = self.store.drop_body(result) {
+                    warn!("{error}; a body that is kept for nobody stays on disk for now");
+                }
+            }
+        });
     }
 
     fn assign(&self, slot: u16, id: JobId, units: Vec<u32>) {
@@ -353,6 +410,8 @@ struct Says {
     /// Where in `messages` the last message to each neighbour is, with its bytes of records.
     last: BTreeMap<PeerId, (usize, usize)>,
     hang_ups: Vec<PeerId>,
+    /// Bodies to be dropped: together, because what must stay is looked up for all.
+    discards: Vec<ResultHash>,
 }
 
 impl Says {
@@ -399,6 +458,7 @@ fn changes_of(action: &Action) -> Vec<Change> {
         | Action::Dial { .. }
         | Action::HangUp { .. }
         | Action::Clear(_)
+        | Action::Discard(_)
         | Action::Fetch { .. }
         | Action::Run { .. }
         | Action::Stop { .. }
@@ -421,6 +481,11 @@ pub(crate) fn replay(peer: &mut Peer, store: &Store, now: Time) -> Result<(), St
             Err(error) => warn!("a kept record can't be read and is left out: {error}"),
         }
         nothing.drain();
+    }
+    let (_, results) = peer.needed();
+    let bodies = store.bodies().map_err(|error| error.to_string())?;
+    for (result, bytes) in bodies.into_iter().filter(|(result, _)| results.contains(result)) {
+        peer.handle(now, Event::Holds { result, bytes }, &mut nothing);
     }
     Ok(())
 }

@@ -317,6 +317,10 @@ impl Bench<'_> {
             warn!("an outcome is lost: {error}");
             return Err(NoResult::Engine);
         }
+        if !small {
+            // The hub is gone only when the node stops.
+            let _ = self.equipment.inputs.blocking_send(Input::Holds(result, body.len() as u64));
+        }
         let body = small.then(|| body.into());
         Ok(Report { index, result: Ok((result, witness)), body })
     }

@@ -39,6 +39,8 @@ pub enum Action {
     Credit(Credit),
     /// Drop what is on disk for a job: its blobs and the bodies of its outcomes.
     Clear(JobId),
+    /// Drop the body with this R from disk, unless a job needs the same bytes as module or input.
+    Discard(ResultHash),
     /// Get something onto the disk, from here if it is there already. Ends in one
     /// [`crate::Event::Fetched`].
     Fetch {

@@ -1,6 +1,7 @@
 //! The board: every job known here, with the set of records about it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use potluck_unit::{
     Claim, Job, JobId, PeerId, Receipt, ReceiptBatch, Record, RecordId, ResultHash, Signed,
@@ -66,18 +67,23 @@ pub(crate) struct Entry {
     pub(crate) fetching: BTreeSet<u32>,
     /// Units whose bodies were not found, with how often, and when to ask again.
     pub(crate) missed: BTreeMap<u32, (u32, Time)>,
+    /// Units whose bodies this peer should keep for others and found nowhere.
+    pub(crate) orphans: BTreeSet<u32>,
+    /// When all but the job and its closing goes, once it is closed.
+    pub(crate) clear_at: Option<Time>,
+    pub(crate) cleared: bool,
     /// Receipts taken from each peer, whether new or not.
-    taken: BTreeMap<PeerId, u64>,
+    pub(crate) taken: BTreeMap<PeerId, u64>,
     changed: bool,
 }
 
 /// Every job known here.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
-    jobs: BTreeMap<JobId, Entry>,
-    records: BTreeMap<RecordId, Signed>,
+    pub(crate) jobs: BTreeMap<JobId, Entry>,
+    pub(crate) records: BTreeMap<RecordId, Signed>,
     /// Jobs and closings.
-    ids: BTreeSet<RecordId>,
+    pub(crate) ids: BTreeSet<RecordId>,
     changed: BTreeSet<JobId>,
 }
 
@@ -110,10 +116,15 @@ impl Entry {
         self.module == Held::Yes && self.inputs == Held::Yes && self.is_understood()
     }
 
+    /// Whether all but the job and its closing was dropped.
+    pub(crate) fn is_cleared(&self) -> bool {
+        self.cleared
+    }
+
     /// Units whose bodies nobody seems to have any more.
     pub(crate) fn lost_bodies(&self) -> impl Iterator<Item = &u32> {
         let lost = |(_, (times, _)): &(&u32, &(u32, Time))| *times >= crate::fetch::LOST_AFTER;
-        self.missed.iter().filter(lost).map(|(index, _)| index)
+        self.missed.iter().filter(lost).map(|(index, _)| index).chain(&self.orphans)
     }
 
     /// Puts what is due to be asked for again among what is to be fetched.
@@ -150,6 +161,16 @@ impl Board {
         self.jobs.keys().copied().collect()
     }
 
+    /// The first job from this id on.
+    pub(crate) fn at_or_after(&self, job: &JobId) -> Option<(JobId, &Entry)> {
+        self.jobs.range(job..).next().map(|(id, entry)| (*id, entry))
+    }
+
+    /// The first job past this id.
+    pub(crate) fn after(&self, job: &JobId) -> Option<JobId> {
+        self.jobs.range((Bound::Excluded(job), Bound::Unbounded)).next().map(|(id, _)| *id)
+    }
+
     /// Whether a record is in one of the sets.
     pub(crate) fn has(&self, id: &RecordId) -> bool {
         self.records.contains_key(id)
@@ -163,7 +184,10 @@ impl Board {
     pub(crate) fn ids(&self, topic: &Topic) -> Option<&BTreeSet<RecordId>> {
         match topic {
             Topic::Board => Some(&self.ids),
-            Topic::Job(job) => self.jobs.get(job).map(|entry| &entry.receipts),
+            // What is left of a cleared job is not to be completed by neighbours that still have it.
+            Topic::Job(job) => {
+                self.jobs.get(job).filter(|entry| !entry.cleared).map(|entry| &entry.receipts)
+            }
         }
     }
 
@@ -262,6 +286,9 @@ impl Peer {
             to_fetch: BTreeSet::new(),
             fetching: BTreeSet::new(),
             missed: BTreeMap::new(),
+            orphans: BTreeSet::new(),
+            clear_at: None,
+            cleared: false,
             taken: BTreeMap::new(),
             changed: false,
         };
@@ -402,7 +429,13 @@ impl Peer {
         };
         let made = match self.board.record(&vote.record).map(Signed::record) {
             Some(Record::Receipts(batch)) => batch.made,
-            Some(Record::Job(_) | Record::Claim(_) | Record::Close(_) | Record::Contact(_))
+            Some(
+                Record::Job(_)
+                | Record::Claim(_)
+                | Record::Close(_)
+                | Record::Contact(_)
+                | Record::Proof(_),
+            )
             | None => {
                 return;
             }
@@ -477,31 +510,6 @@ impl Peer {
         {
             actions.tell(News::Keeping { job, peer: from });
             self.board.note_changed(job);
-        }
-    }
-
-    /// Forgets jobs that have expired.
-    pub(crate) fn expire(&mut self, now: Time, actions: &mut Actions) {
-        let expired: Vec<JobId> = (self.board.jobs.iter())
-            .filter(|(_, entry)| entry.job().expires <= now)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in expired {
-            let Some(entry) = self.board.jobs.remove(&id) else { continue };
-            let is_about = |record: &Signed| match record.record() {
-                Record::Close(close) => close.job == id,
-                Record::Job(_) => record.id() == entry.record.id(),
-                Record::Receipts(_) => entry.receipts.contains(&record.id()),
-                Record::Claim(_) | Record::Contact(_) | Record::Proof(_) => false,
-            };
-            let gone = self.board.records.extract_if(.., |_, record| is_about(record));
-            for (record_id, record) in gone {
-                self.board.ids.remove(&record_id);
-                actions.push(Action::Forget(record));
-            }
-            self.runs.stop(&id, actions);
-            actions.push(Action::Clear(id));
-            actions.tell(News::Job(id));
         }
     }
 }

@@ -62,6 +62,14 @@ pub enum Event {
         /// Whether it is on disk now.
         found: bool,
     },
+    /// A body that is too large for a receipt is on disk. Told before the run or the fetch that
+    /// brought it, and of all that are there after a restart, before the alarm rings first.
+    Holds {
+        /// R.
+        result: ResultHash,
+        /// How long it is.
+        bytes: u64,
+    },
     /// Runs ended on a slot.
     Ran(Ran),
     /// The alarm rang.

@@ -8,16 +8,19 @@ use crate::Peer;
 use crate::action::{Action, Actions, Need};
 use crate::board::Held;
 use crate::chance::Chance;
+use crate::keepers::sources;
 use crate::tally::Verdict;
 
 /// Outcome bodies of one job being fetched at once.
 pub(crate) const FETCHES_MAX: usize = 16;
 /// Peers asked for one thing at once.
-const SOURCES_MAX: usize = 16;
-/// How long after a fetch that found nothing the next one is tried.
+pub(crate) const SOURCES_MAX: usize = 16;
+/// How long after a fetch that found nothing the next one is tried. For a body twice as long each
+/// time.
 pub(crate) const FETCH_RETRY_MS: u64 = 2000;
-/// A body that so many rounds of asking did not find is made anew.
-pub(crate) const LOST_AFTER: u32 = 3;
+/// A body that so many rounds of asking did not find is made anew: after a minute, in which who has
+/// just come back hears of those that keep it.
+pub(crate) const LOST_AFTER: u32 = 5;
 
 impl Peer {
     /// Fetches module and inputs of jobs that this peer could run.
@@ -26,7 +29,8 @@ impl Peer {
             let Some(entry) = self.board.get(&id) else { continue };
             let lends = self.config.slots > 0 || entry.submitter() == self.me;
             let could_run = lends && entry.is_understood();
-            if entry.is_ready() || entry.closed || entry.is_settled() || !could_run {
+            let done = entry.is_settled() && entry.lost_bodies().next().is_none();
+            if entry.is_ready() || entry.closed || done || !could_run {
                 continue;
             }
             let due = |held: &Held| matches!(held, Held::No(retry_at) if *retry_at <= now);
@@ -71,32 +75,51 @@ impl Peer {
 
     /// What became of a fetch.
     pub(crate) fn on_fetched(&mut self, now: Time, need: Need, found: bool, actions: &mut Actions) {
-        let (job, retry_at) = (need.job(), now.plus_ms(FETCH_RETRY_MS));
+        let job = need.job();
         let Some(entry) = self.board.get_mut(&job) else { return };
-        let held = if found { Held::Yes } else { Held::No(retry_at) };
+        let held = if found { Held::Yes } else { Held::No(now.plus_ms(FETCH_RETRY_MS)) };
         match need {
             Need::Module { .. } => entry.module = held,
             Need::Inputs { .. } => entry.inputs = held,
             Need::Body { index, result, .. } => {
-                entry.fetching.remove(&index);
+                let collected = entry.fetching.remove(&index);
                 if found {
                     entry.tally.note_body(index, result);
                     entry.missed.remove(&index);
-                } else {
-                    let times = entry.missed.get(&index).map_or(0, |(times, _)| *times);
-                    entry.missed.insert(index, (times + 1, retry_at));
-                    self.plan_due |= times + 1 >= LOST_AFTER;
+                } else if collected {
+                    self.on_missed(now, &job, index);
                 }
+                if found {
+                    self.shelve(&job, index, result, actions);
+                }
+                self.on_kept_body(now, job, index, found, actions);
+                self.board.note_changed(job);
+                return self.fetch_bodies(&job, actions);
             }
         }
-        if entry.is_ready() && !matches!(need, Need::Body { .. }) {
+        if entry.is_ready() {
             self.plan_due = true;
             for peer in self.roster.neighbours() {
                 actions.say(peer, potluck_unit::Message::Keeping(job));
             }
         }
         self.board.note_changed(job);
-        self.fetch_bodies(&job, actions);
+    }
+
+    /// A body that the user wants was found nowhere. It is made anew when that has happened often
+    /// enough, here if need be even by who ran the unit before, and whose disk has lost it. Rounds
+    /// do not count while nobody is connected and somebody could be.
+    fn on_missed(&mut self, now: Time, job: &JobId, index: u32) {
+        let alone = self.roster.count() == 0 && self.roster.known().next().is_some();
+        let Some(entry) = self.board.get_mut(job) else { return };
+        let before = entry.missed.get(&index).map_or(0, |(times, _)| *times);
+        let times = if alone { before } else { before + 1 };
+        let retry_ms = FETCH_RETRY_MS << before.min(LOST_AFTER);
+        entry.missed.insert(index, (times, now.plus_ms(retry_ms)));
+        if times == LOST_AFTER && before < LOST_AFTER {
+            entry.tally.note_ran(index, false);
+        }
+        self.plan_due |= times >= LOST_AFTER;
     }
 
     /// Fetches bodies of accepted outcomes that the user wants here.
@@ -117,14 +140,7 @@ impl Peer {
             if let Some((_, retry_at)) = entry.missed.get_mut(&index) {
                 *retry_at = Time(u64::MAX);
             }
-            let said_so = (entry.tally.votes(index))
-                .filter(|(peer, vote)| vote.result == result && *peer != self.me)
-                .map(|(peer, _)| peer);
-            // Whoever is connected first: a source that is gone costs seconds.
-            let (near, far): (Vec<PeerId>, Vec<PeerId>) =
-                said_so.partition(|peer| self.roster.is_neighbour(peer));
-            let sources = near.iter().chain(&far).take(SOURCES_MAX);
-            let from = sources.map(|peer| self.roster.source(peer)).collect();
+            let from = sources(entry, index, &result, &self.me, &self.roster, &self.keepers);
             actions.push(Action::Fetch { need: Need::Body { job: *id, index, result }, from });
         }
     }
@@ -133,6 +149,7 @@ impl Peer {
     pub(crate) fn on_collect(&mut self, id: &JobId, actions: &mut Actions) {
         let Some(entry) = self.board.get_mut(id) else { return };
         if !std::mem::replace(&mut entry.collect, true) {
+            self.keepers.forget(id);
             entry.to_fetch =
                 (0..entry.tally.units()).filter(|index| !entry.tally.is_fetched(*index)).collect();
         }

@@ -135,6 +135,8 @@ impl World {
                 | Action::Forget(_)
                 | Action::Note(_)
                 | Action::Clear(_)
+                | Action::Credit(_)
+                | Action::Discard(_)
                 | Action::Tell(_)
                 | Action::WakeAt(_) => {}
             }

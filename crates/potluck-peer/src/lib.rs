@@ -22,6 +22,8 @@ mod admission;
 mod gossip;
 mod board;
 mod fetch;
+mod keepers;
+mod retention;
 mod tally;
 mod standing;
 mod schedule;
@@ -53,6 +55,7 @@ pub use tally::{Counts, Verdict};
 use admission::{Admission, Admitted};
 use board::{Board, Held};
 use gossip::Gossip;
+use keepers::Keepers;
 use roster::{CONTACT_EVERY_MS, CONTACT_SOONEST_MS, Noted, Roster};
 use runs::Runs;
 use standing::Standing;
@@ -98,6 +101,9 @@ pub struct Config {
     /// How much of its time the donor wants to give to whom, relative to the 100 that everybody else
     /// has. 0 for nothing at all.
     pub weights: BTreeMap<PeerId, u32>,
+    /// How many bytes of outcomes it keeps for others; none for 1 GiB. Those that travel inside
+    /// receipts do not count, and what is on its way may come on top.
+    pub keep_max_bytes: Option<u64>,
 }
 
 impl fmt::Debug for Config {
@@ -124,6 +130,7 @@ pub struct Peer {
     board: Board,
     standing: Standing,
     runs: Runs,
+    keepers: Keepers,
     /// Peers known to lend slots, this one included if it does.
     workers: usize,
     contact_at: Time,
@@ -165,6 +172,7 @@ impl Peer {
             board: Board::default(),
             standing: Standing::default(),
             runs: Runs::new(slots),
+            keepers: Keepers::new(config.keep_max_bytes),
             workers: usize::from(config.slots > 0),
             contact_at: Time(0),
             contact: None,
@@ -200,11 +208,13 @@ impl Peer {
             Event::Submitted { record } => self.on_submitted(now, &record, actions),
             Event::Collect { job } => self.on_collect(&job, actions),
             Event::Fetched { need, found } => self.on_fetched(now, need, found, actions),
+            Event::Holds { result, bytes } => self.keepers.on_holds(self.awake, result, bytes),
             Event::Ran(ran) => self.on_ran(now, ran, actions),
             Event::Woke => {
                 self.timers.rang();
                 self.timers.at_latest(Timer::Tick, now.plus_ms(TICK_IDLE_MS));
                 if !std::mem::replace(&mut self.awake, true) {
+                    self.settle_in(now, actions);
                     self.tick(now, actions);
                 }
             }
@@ -328,7 +338,7 @@ impl Peer {
     }
 
     fn on_record(&mut self, now: Time, from: PeerId, record: &Signed, actions: &mut Actions) {
-        let known_job = |job| self.board.get(job).is_some();
+        let known_job = |job| self.board.get(job).is_some_and(|entry| !entry.is_cleared());
         match record.record() {
             // What is about a job we have not heard of yet may come again, after the job.
             Record::Claim(claim) if !known_job(&claim.job) => return,
@@ -506,6 +516,7 @@ impl Peer {
         }
         self.count_workers(now, actions);
         self.fetch_inputs(now, actions);
+        self.look_after_bodies(now, actions);
         for id in self.board.job_ids() {
             if let Some(entry) = self.board.get_mut(&id) {
                 entry.retry_missed(now);

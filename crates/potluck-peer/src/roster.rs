@@ -274,11 +274,16 @@ impl Roster {
 
     /// How many peers lend slots and were heard of lately, not counting this one.
     pub(crate) fn workers(&self, now: Time) -> usize {
+        self.live_workers(now).count()
+    }
+
+    /// Who lends slots and was heard of lately, not counting this one.
+    pub(crate) fn live_workers(&self, now: Time) -> impl Iterator<Item = &PeerId> {
         let lends = |peer: &PeerId| self.contact(peer).is_some_and(|contact| contact.slots > 0);
-        let live = |(peer, known): &(&PeerId, &Known)| {
+        let live = move |(peer, known): &(&PeerId, &Known)| {
             self.is_neighbour(peer) || now.ms_since(known.heard) < LIVE_MS
         };
-        self.known.iter().filter(live).filter(|(peer, _)| lends(peer)).count()
+        self.known.iter().filter(live).map(|(peer, _)| peer).filter(move |peer| lends(peer))
     }
 
     /// A handful of contacts for a newcomer, neighbours first.

@@ -176,9 +176,16 @@ impl Peer {
         let carried = entry.tally.votes(index).any(|(_, vote)| {
             matches!(statement, Statement::Outcome { result, .. } if result == vote.result)
         });
+        let made = match statement {
+            Statement::Outcome { result, .. } if report.body.is_none() => Some(result),
+            Statement::Outcome { .. } | Statement::NoResult(_) => None,
+        };
         let body = report.body.filter(|_| !carried);
         let waiting = self.runs.waiting.entry(job).or_default();
         waiting.receipts.insert(index, (statement, body));
+        if let Some(result) = made {
+            self.shelve(&job, index, result, actions);
+        }
         self.check_against_own(&job, index, actions);
     }
 

@@ -180,7 +180,7 @@ impl Peer {
     /// What jobs known here still need on the disk: modules and input indices by id, outcomes by R.
     pub fn needed(&self) -> (BTreeSet<BlobId>, BTreeSet<ResultHash>) {
         let (mut blobs, mut results) = (BTreeSet::new(), BTreeSet::new());
-        for (_, entry) in self.board.jobs() {
+        for (_, entry) in self.board.jobs().filter(|(_, entry)| !entry.is_cleared()) {
             blobs.extend([entry.job().module, entry.job().inputs]);
             for index in 0..entry.tally.units() {
                 results.extend(entry.tally.votes(index).map(|(_, vote)| vote.result));

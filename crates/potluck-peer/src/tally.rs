@@ -3,7 +3,7 @@
 //! The verdict on a unit is a pure function of the votes on it, of whom this peer has convicted, of
 //! what it found itself, and of k. No clock, no order of arrival.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use potluck_unit::{NoResult, PeerId, RecordId, ResultHash, Witness, WorkDigest};
 
@@ -266,6 +266,26 @@ impl Tally {
         {
             unit.body = Some(result);
             self.counts.fetched += u32::from(unit.is_fetched());
+        }
+    }
+
+    /// The bodies of these results are no longer on this peer's disk.
+    pub(crate) fn forget_bodies(&mut self, gone: &BTreeSet<ResultHash>) {
+        for unit in &mut self.units {
+            if unit.body.is_some_and(|body| gone.contains(&body)) {
+                self.counts.fetched -= u32::from(unit.is_fetched());
+                unit.body = None;
+            }
+        }
+    }
+
+    /// The accepted result of a unit.
+    pub(crate) fn accepted(&self, index: u32) -> Option<ResultHash> {
+        match self.verdict(index) {
+            Verdict::Accepted(result) => Some(result),
+            Verdict::Open | Verdict::Partial(_) | Verdict::Disputed | Verdict::Unrunnable(_) => {
+                None
+            }
         }
     }
 

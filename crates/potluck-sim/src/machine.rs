@@ -94,6 +94,7 @@ impl Disk {
             | Action::Dial { .. }
             | Action::HangUp { .. }
             | Action::Clear(_)
+            | Action::Discard(_)
             | Action::Fetch { .. }
             | Action::Run { .. }
             | Action::Stop { .. }

@@ -106,6 +106,7 @@ impl Oracle {
                 | Action::Keep(_)
                 | Action::Forget(_)
                 | Action::Note(_)
+                | Action::Discard(_)
                 | Action::Credit(_)
                 | Action::Clear(_)
                 | Action::Fetch { .. }

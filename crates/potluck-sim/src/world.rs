@@ -455,6 +455,7 @@ impl World {
             | Action::Keep(_)
             | Action::Forget(_)
             | Action::Note(_)
+            | Action::Discard(_)
             | Action::Credit(_)
             | Action::Tell(_) => {}
         }

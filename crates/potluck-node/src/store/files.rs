@@ -1,6 +1,6 @@
 //! Blobs in files, `ab/abcdef…` by their id. A file has its name only once all of it is on disk.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use potluck_unit::BlobId;
+use potluck_unit::{BlobId, ResultHash};
 
 use super::StoreError;
 use crate::net::Wanted;
@@ -76,14 +76,36 @@ impl Files {
         self.find(wanted).iter().any(|path| path.is_file())
     }
 
-    /// Removes every file older than `age` that `keep` does not want. Answers how many.
-    pub(crate) fn sweep(
+    /// R and length of every file, by what its name and its folder's entry say.
+    pub(crate) fn all(&self) -> Result<Vec<(ResultHash, u64)>, StoreError> {
+        let mut all = Vec::new();
+        self.each(|id, file| {
+            all.push((id.result_hash(), file.metadata().map_or(0, |about| about.len())));
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// How long the file is that holds the body with this R, if there is one.
+    pub(crate) fn bytes_of(&self, result: &ResultHash) -> Option<u64> {
+        let found = self.find(&Wanted::Body(*result));
+        found.iter().find_map(|path| fs::metadata(path).ok()).map(|about| about.len())
+    }
+
+    /// Removes the file that holds the body with this R, if there is one.
+    pub(crate) fn remove(&self, result: &ResultHash) -> Result<(), StoreError> {
+        for path in self.find(&Wanted::Body(*result)) {
+            self.unname(&path).map_err(StoreError::disk("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Looks at every file that has its name.
+    fn each(
         &self,
-        age: Duration,
-        keep: impl Fn(&BlobId) -> bool,
-    ) -> Result<usize, StoreError> {
+        mut look: impl FnMut(BlobId, &DirEntry) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let unread = StoreError::disk("read", &self.root);
-        let mut removed = 0;
         for folder in fs::read_dir(&self.root).map_err(&unread)? {
             let folder = folder.map_err(&unread)?.path();
             if folder.ends_with(UNFINISHED) || !folder.is_dir() {
@@ -92,18 +114,33 @@ impl Files {
             for file in fs::read_dir(&folder).map_err(&unread)? {
                 let file = file.map_err(&unread)?;
                 let name = file.file_name();
-                let id = name.to_str().and_then(|name| name.parse::<BlobId>().ok());
-                let old = file
-                    .metadata()
-                    .and_then(|about| about.modified())
-                    .is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed >= age));
-                if old && id.is_some_and(|id| !keep(&id)) {
-                    let path = file.path();
-                    let gone = self.unname(&path).map_err(StoreError::disk("remove", &path))?;
-                    removed += usize::from(gone);
+                if let Some(id) = name.to_str().and_then(|name| name.parse::<BlobId>().ok()) {
+                    look(id, &file)?;
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Removes every file older than `age` that `keep` does not want. Answers how many.
+    pub(crate) fn sweep(
+        &self,
+        age: Duration,
+        keep: impl Fn(&BlobId) -> bool,
+    ) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        self.each(|id, file| {
+            let old = file
+                .metadata()
+                .and_then(|about| about.modified())
+                .is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed >= age));
+            if old && !keep(&id) {
+                let path = file.path();
+                let gone = self.unname(&path).map_err(StoreError::disk("remove", &path))?;
+                removed += usize::from(gone);
+            }
+            Ok(())
+        })?;
         Ok(removed)
     }
 

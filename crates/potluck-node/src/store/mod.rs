@@ -19,7 +19,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use potluck_unit::{BlobId, Key, RecordId, ResultHash};
+use potluck_unit::{BlobId, Key, ReceiptBatch, RecordId, ResultHash};
 
 use crate::net::{BlobSource, Wanted};
 pub(crate) use error::{OpenError, StoreError};
@@ -129,6 +129,34 @@ impl Store {
     /// If the database can't be read.
     pub(crate) fn notes(&self) -> Result<Vec<Note>, StoreError> {
         self.0.records.notes()
+    }
+
+    /// R and length of everything that may be a body too large for a receipt: bodies in the database,
+    /// and all files, since a file does not say what it is.
+    ///
+    /// # Errors
+    /// If the disk can't be read.
+    pub(crate) fn bodies(&self) -> Result<Vec<(ResultHash, u64)>, StoreError> {
+        let mut bodies = self.0.records.bodies()?;
+        bodies.retain(|(_, bytes)| *bytes > ReceiptBatch::BODY_BYTES_MAX as u64);
+        bodies.extend(self.0.files.all()?);
+        Ok(bodies)
+    }
+
+    /// How long the body with this R is, if it is here and too large for a receipt.
+    pub(crate) fn body_bytes(&self, result: &ResultHash) -> Option<u64> {
+        let small = self.0.records.body(result).map(|body| body.len() as u64);
+        let bytes = small.or_else(|| self.0.files.bytes_of(result));
+        bytes.filter(|bytes| *bytes > ReceiptBatch::BODY_BYTES_MAX as u64)
+    }
+
+    /// Drops the body with this R, wherever it is.
+    ///
+    /// # Errors
+    /// If the disk fails; then some of it may be left.
+    pub(crate) fn drop_body(&self, result: &ResultHash) -> Result<(), StoreError> {
+        self.commit(&[Change::ForgetBody { result: *result }])?;
+        self.0.files.remove(result)
     }
 
     /// Keeps a blob in a file of its own. It is on disk when this returns. Does nothing if it is

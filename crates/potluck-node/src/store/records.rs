@@ -76,6 +76,18 @@ impl Records {
         })
     }
 
+    /// R and length of every body, by rising R.
+    pub(crate) fn bodies(&self) -> Result<Vec<(ResultHash, u64)>, StoreError> {
+        self.with("read", |database| {
+            let table = database.begin_read()?.open_table(BODIES)?;
+            let entries = table.iter()?.map(|entry| {
+                let (result, bytes) = entry?;
+                Ok((ResultHash(result.value()), bytes.value().len() as u64))
+            });
+            entries.collect()
+        })
+    }
+
     /// The body with this R, if there is one. A database that can't be read has none.
     pub(crate) fn body(&self, result: &ResultHash) -> Option<Vec<u8>> {
         let read = self.with("read", |database| {

@@ -114,6 +114,38 @@ fn bodies_are_found_by_their_result_wherever_they_are() {
 }
 
 #[test]
+fn bodies_too_large_for_a_receipt_are_listed_with_their_length_and_dropped_one_by_one() {
+    let place = Place::new();
+    let store = place.open();
+    let bodies: Vec<Vec<u8>> = [10, 1024, 1025, 4096, 4097].map(|bytes| vec![3; bytes]).to_vec();
+    for body in &bodies {
+        if body.len() > Store::BODY_BYTES_MAX {
+            store.put_blob(body).unwrap();
+        } else {
+            store.commit(&[Change::Body { result: result(body), bytes: body.clone() }]).unwrap();
+        }
+    }
+    let found = || {
+        let mut found = place_bytes(&store);
+        found.sort_unstable();
+        found
+    };
+    assert_eq!(found(), [1025, 4096, 4097]);
+    for (body, bytes) in bodies.iter().zip([None, None, Some(1025), Some(4096), Some(4097)]) {
+        assert_eq!(store.body_bytes(&result(body)), bytes);
+    }
+    store.drop_body(&result(&bodies[2])).unwrap();
+    store.drop_body(&result(&bodies[4])).unwrap();
+    store.drop_body(&result(b"never kept")).unwrap();
+    assert_eq!(found(), [4096]);
+    assert!(store.has(&Wanted::Body(result(&bodies[0]))));
+}
+
+fn place_bytes(store: &Store) -> Vec<u64> {
+    store.bodies().unwrap().into_iter().map(|(_, bytes)| bytes).collect()
+}
+
+#[test]
 fn a_body_that_is_not_what_its_result_says_is_not_handed_out() {
     let place = Place::new();
     let store = place.open();

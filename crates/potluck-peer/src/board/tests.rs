@@ -9,6 +9,7 @@ use crate::Config;
 use crate::action::Need;
 use crate::event::{Event, Ran};
 use crate::fetch::{FETCH_RETRY_MS, FETCHES_MAX, LOST_AFTER};
+use crate::retention::CLOSED_KEPT_MS;
 
 pub(crate) const NOW: Time = Time(1_700_000_000_000);
 
@@ -21,9 +22,17 @@ pub(crate) fn job(n: u8, units: u32, copies: u8) -> Signed {
     job_with(n, u64::from(units), units, copies)
 }
 
-fn job_with(n: u8, nonce: u64, units: u32, copies: u8) -> Signed {
+pub(crate) fn job_with(n: u8, nonce: u64, units: u32, copies: u8) -> Signed {
     Signed::sign(&key(n), Record::Job(bare_job(nonce, units, copies)))
 }
+
+/// A job that lasts a day, of submitter `n`.
+pub(crate) fn lasting(n: u8, units: u32, copies: u8) -> Signed {
+    let job = Job { expires: NOW.plus_ms(DAY_MS), ..bare_job(u64::from(units), units, copies) };
+    Signed::sign(&key(n), Record::Job(job))
+}
+
+const DAY_MS: u64 = 24 * 3_600_000;
 
 fn bare_job(nonce: u64, units: u32, copies: u8) -> Job {
     Job {
@@ -80,7 +89,7 @@ pub(crate) fn fetched(peer: &mut Peer, now: Time, job: JobId) -> Vec<Action> {
     actions
 }
 
-fn receipt(job: JobId, n: u8, index: u32, said: u8) -> Signed {
+pub(crate) fn receipt(job: JobId, n: u8, index: u32, said: u8) -> Signed {
     let (result, digest) = (ResultHash([said; 16]), WorkDigest([n; 16]));
     let receipts = vec![Receipt { index, statement: Statement::Outcome { result, digest } }];
     Signed::sign(
@@ -89,7 +98,7 @@ fn receipt(job: JobId, n: u8, index: u32, said: u8) -> Signed {
     )
 }
 
-fn hear(peer: &mut Peer, now: Time, record: &Signed) -> Vec<Action> {
+pub(crate) fn hear(peer: &mut Peer, now: Time, record: &Signed) -> Vec<Action> {
     let message = potluck_unit::Message::Records(vec![record.bytes().clone()]);
     handle(peer, now, Event::Heard { from: key(99).id(), message })
 }
@@ -139,7 +148,7 @@ fn one_unit_too_many_is_refused_until_a_job_is_closed_or_has_expired() {
     };
     let later = NOW.plus_ms(70_000);
     let mut peer = full();
-    let close = Record::Close(Close { job: jobs[0].job_id().unwrap() });
+    let close = Record::Close(Close { job: jobs[0].job_id().unwrap(), results: None });
     hear(&mut peer, NOW, &Signed::sign(&key(1), close));
     handle(&mut peer, later, Event::Woke);
     hear(&mut peer, later, &more);
@@ -268,6 +277,65 @@ fn only_the_submitter_closes_its_job() {
 }
 
 #[test]
+fn a_closed_job_leaves_the_disk_after_a_while_and_nothing_old_of_it_comes_back() {
+    let mut peer = worker(2);
+    let (record, other) = (lasting(1, 2, 1), lasting(1, 3, 1));
+    let (id, word) = (record.job_id().unwrap(), receipt(record.job_id().unwrap(), 5, 0, 7));
+    for known in [&record, &other, &word] {
+        hear(&mut peer, NOW, known);
+    }
+    let close = Signed::sign(&key(1), Record::Close(Close { job: id, results: None }));
+    hear(&mut peer, NOW, &close);
+    let forgets = |actions: &[Action]| -> Vec<RecordId> {
+        let id = |action: &Action| match action {
+            Action::Forget(record) => Some(record.id()),
+            _ => None,
+        };
+        actions.iter().filter_map(id).collect()
+    };
+    let clears = |actions: &[Action]| -> usize {
+        actions.iter().filter(|action| matches!(action, Action::Clear(_))).count()
+    };
+    let seen = NOW.plus_ms(15_000);
+    let mut actions = handle(&mut peer, seen, Event::Woke);
+    actions.extend(handle(&mut peer, seen.plus_ms(CLOSED_KEPT_MS - 1), Event::Woke));
+    assert_eq!((clears(&actions), forgets(&actions)), (0, vec![]));
+    let later = seen.plus_ms(CLOSED_KEPT_MS);
+    // The next turn of looking around.
+    let mut actions = handle(&mut peer, later, Event::Woke);
+    actions.extend(handle(&mut peer, later.plus_ms(15_000), Event::Woke));
+    assert_eq!((clears(&actions), forgets(&actions)), (1, vec![word.id()]));
+    assert_eq!(peer.fingerprint(&Topic::Job(id)), None, "no neighbour fills it up again");
+    assert!(!peer.needed().1.contains(&ResultHash([7; 16])));
+    let address = ([127, 0, 0, 1], 99).into();
+    handle(&mut peer, later, Event::Joined { peer: key(99).id(), address, outbound: false });
+    for old in [&record, &word, &close] {
+        let actions = hear(&mut peer, later, old);
+        assert!(!actions.iter().any(|a| matches!(a, Action::Keep(_) | Action::HangUp { .. })));
+    }
+    assert!(peer.job(&id).unwrap().closed);
+    let actions = handle(&mut peer, NOW.plus_ms(DAY_MS), Event::Woke);
+    assert!(forgets(&actions).contains(&record.id()) && forgets(&actions).contains(&close.id()));
+    assert!(peer.jobs().is_empty());
+}
+
+#[test]
+fn the_local_users_own_results_stay_until_the_job_expires() {
+    let mut peer = worker(1);
+    let record = lasting(1, 1, 1);
+    let id = record.job_id().unwrap();
+    handle(&mut peer, NOW, Event::Submitted { record });
+    hear(&mut peer, NOW, &receipt(id, 5, 0, 7));
+    let close = Signed::sign(&key(1), Record::Close(Close { job: id, results: None }));
+    handle(&mut peer, NOW, Event::Submitted { record: close });
+    handle(&mut peer, NOW, Event::Woke);
+    handle(&mut peer, NOW.plus_ms(2 * CLOSED_KEPT_MS), Event::Woke);
+    handle(&mut peer, NOW.plus_ms(3 * CLOSED_KEPT_MS), Event::Woke);
+    assert_eq!(peer.job(&id).unwrap().counts.accepted, 1);
+    assert!(peer.needed().1.contains(&ResultHash([7; 16])));
+}
+
+#[test]
 fn a_closing_stops_what_runs_of_the_job_and_nothing_more_of_it_is_started() {
     let mut peer = worker(1);
     let record = job(2, 3, 1);
@@ -352,10 +420,13 @@ fn a_body_that_nobody_has_any_more_is_made_anew() {
     let report = crate::Report { index: 0, result: Err(NoResult::Stopped), body: None };
     let ran = crate::Ran { slot: 0, job: id, reports: vec![report], spent_us: 1, done: true };
     handle(&mut peer, NOW, Event::Ran(ran));
-    for round in 1..=u64::from(LOST_AFTER) {
-        let now = NOW.plus_ms(round * 2 * FETCH_RETRY_MS);
-        handle(&mut peer, now, body(id, 0, false));
-        actions = handle(&mut peer, now.plus_ms(FETCH_RETRY_MS), Event::Woke);
+    let mut now = NOW;
+    for round in 0..LOST_AFTER {
+        let runs = |action: &Action| matches!(action, Action::Run { .. });
+        assert!(!actions.iter().any(runs), "too early: {actions:?}");
+        actions = handle(&mut peer, now, body(id, 0, false));
+        now = now.plus_ms(FETCH_RETRY_MS << round);
+        actions.extend(handle(&mut peer, now, Event::Woke));
     }
     let runs = |action: &Action| matches!(action, Action::Run { units, .. } if *units == [0]);
     assert!(actions.iter().any(runs) || peer.slots_busy() == 1, "{actions:?}");
