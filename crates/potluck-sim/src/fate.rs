@@ -25,6 +25,11 @@ impl World {
                     }
                 }
             }
+            Blow::Dies { machine } => {
+                self.machines[machine].dead = true;
+                self.crash(machine, 0);
+            }
+            Blow::LosesBodies { machine } => self.machines[machine].disk.bodies.clear(),
             Blow::SubmitterLeaves { for_ms } => self.leaves = Some(for_ms),
         }
         Ok(())

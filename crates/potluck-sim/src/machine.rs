@@ -25,6 +25,8 @@ pub(crate) struct Machine {
     pub(crate) spec: MachineSpec,
     /// None while it is down.
     pub(crate) peer: Option<Peer>,
+    /// Gone for good.
+    pub(crate) dead: bool,
     /// How often it was started: what was under way in an earlier life is void.
     pub(crate) life: u64,
     pub(crate) disk: Disk,
@@ -126,6 +128,7 @@ impl Machine {
             key,
             peer: None,
             life: 0,
+            dead: false,
             disk: Disk::default(),
             slots: (0..slots).map(|_| Slot::default()).collect(),
             alarm: None,
@@ -147,7 +150,7 @@ impl Machine {
     }
 
     pub(crate) fn is_honest(&self) -> bool {
-        matches!(self.spec.conduct, Conduct::Honest | Conduct::Fails)
+        !self.dead && matches!(self.spec.conduct, Conduct::Honest | Conduct::Fails)
     }
 
     /// Starts the machine: a new peer that is told what the disk kept.
@@ -273,7 +276,7 @@ impl Machine {
                 }
             }
             Conduct::Fails => return guest::no_result(index),
-            Conduct::Honest | Conduct::Stalls => {}
+            Conduct::Honest | Conduct::Stalls | Conduct::Withholds => {}
         }
         if guest::fails_here(physics.seed, self.number, index, physics.no_result_per_mille) {
             return guest::no_result(index);

@@ -72,6 +72,8 @@ pub enum Conduct {
     Copies,
     /// Claims, and never delivers.
     Stalls,
+    /// Runs them and says what came out, and gives no body to anybody.
+    Withholds,
 }
 
 /// What the network does.
@@ -114,6 +116,16 @@ pub enum Blow {
         first: usize,
         /// For how long, in milliseconds.
         for_ms: u64,
+    },
+    /// A machine is gone for good.
+    Dies {
+        /// Which.
+        machine: usize,
+    },
+    /// A machine's disk loses all bodies of outcomes.
+    LosesBodies {
+        /// Which.
+        machine: usize,
     },
     /// The submitter crashes as soon as another holds its job, and comes back.
     SubmitterLeaves {

@@ -12,15 +12,15 @@ use crate::guest::Guest;
 use crate::machine::{Machine, Physics};
 use crate::network::Network;
 use crate::oracle::{Failure, Oracle};
-use crate::scenario::{Blow, Faults, Scenario};
+use crate::scenario::{Blow, Conduct, Faults, Scenario};
 use crate::trace::{Line, Trace};
 
 /// When the world begins: clocks are never near zero.
 const BEGIN: Time = Time(1_700_000_000_000);
 /// How often an end is looked for once faults have ended.
 const LOOK_EVERY_MS: u64 = 1000;
-/// Events in one world: ten times what the busiest needs.
-const EVENTS_MAX: u64 = 3_000_000;
+/// Events in one world: twice what the longest needs, and twenty times the busiest.
+const EVENTS_MAX: u64 = 6_000_000;
 /// One event in so many compares two peers.
 const COMPARE_EVERY: u64 = 64;
 
@@ -274,7 +274,7 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, machine: usize) -> Result<(), String> {
-        if self.machines[machine].peer.is_some() {
+        if self.machines[machine].peer.is_some() || self.machines[machine].dead {
             return Ok(());
         }
         let all = self.machines.len() as u64;
@@ -341,7 +341,9 @@ impl World {
                 || (!lost
                     && self.machines[source].peer.is_some()
                     && self.network.reaches(self.now, machine, source));
-            near && holds(&self.machines[source], need)
+            let gives =
+                source == machine || self.machines[source].spec.conduct != Conduct::Withholds;
+            near && gives && holds(&self.machines[source], need)
         });
         if found {
             let disk = &mut self.machines[machine].disk;
