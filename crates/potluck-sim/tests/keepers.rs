@@ -58,10 +58,10 @@ fn a_submitter_that_returns_after_five_days_gets_every_body_though_a_third_of_th
 #[test]
 fn what_died_with_its_only_holder_is_made_anew_once_while_the_submitter_is_away() {
     // Just after the job is done, before anybody steps in.
-    let deaths = [1, 2].map(|machine| (4 * MINUTE_MS, Blow::Dies { machine }));
+    let deaths = [1, 2, 3].map(|machine| (4 * MINUTE_MS, Blow::Dies { machine }));
     let scenario = away("what_died_with", 6, 8 * 60 * MINUTE_MS, deaths.to_vec());
     let times = times_run(&ends_well(scenario));
-    assert!(times.contains(&2), "two in six workers held some: {times:?}");
+    assert!(times.contains(&2), "three in six workers held some: {times:?}");
     assert!(times.iter().all(|times| *times <= 2), "{times:?}");
 }
 
@@ -79,7 +79,8 @@ fn a_holder_that_gives_nothing_away_withholds_no_result() {
     scenario.machines.extend(vec![MachineSpec::with(Conduct::Withholds); 2]);
     let times = times_run(&ends_well(scenario));
     assert!(times.contains(&2), "two in six workers withheld some: {times:?}");
-    assert!(times.iter().all(|times| *times <= 2), "{times:?}");
+    // The first in order may be the other one, and withhold it as well.
+    assert!(times.iter().all(|times| *times <= 3), "{times:?}");
 }
 
 #[test]
