@@ -27,7 +27,8 @@ impl Peer {
     pub(crate) fn fetch_inputs(&mut self, now: Time, actions: &mut Actions) {
         for id in self.board.job_ids() {
             let Some(entry) = self.board.get(&id) else { continue };
-            let lends = self.config.slots > 0 || entry.submitter() == self.me;
+            let lends = self.config.slots > 0 && self.serves(&entry.submitter());
+            let lends = lends || entry.submitter() == self.me;
             let could_run = lends && entry.is_understood();
             let done = entry.is_settled() && entry.lost_bodies().next().is_none();
             if entry.is_ready() || entry.closed || done || !could_run {

@@ -419,7 +419,9 @@ impl Peer {
             };
             let index = if job == id { index } else { 0 };
             let counts = entry.tally.counts();
-            let idle = self.config.slots == 0 || !is_looked_after(entry);
+            let idle = self.config.slots == 0
+                || !is_looked_after(entry)
+                || !self.serves(&entry.submitter());
             if idle || index >= entry.tally.units() || counts.accepted == counts.fetched {
                 self.keepers.round = self.board.after(&job).map(|next| (next, 0));
                 continue;

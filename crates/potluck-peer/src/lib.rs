@@ -27,6 +27,7 @@ mod retention;
 mod tally;
 mod standing;
 mod schedule;
+mod shares;
 mod runs;
 mod status;
 mod timers;
@@ -58,6 +59,7 @@ use gossip::Gossip;
 use keepers::Keepers;
 use roster::{CONTACT_EVERY_MS, CONTACT_SOONEST_MS, Noted, Roster};
 use runs::Runs;
+use shares::Shares;
 use standing::Standing;
 use timers::{Timer, Timers};
 
@@ -131,6 +133,7 @@ pub struct Peer {
     standing: Standing,
     runs: Runs,
     keepers: Keepers,
+    shares: Shares,
     /// Peers known to lend slots, this one included if it does.
     workers: usize,
     contact_at: Time,
@@ -173,6 +176,7 @@ impl Peer {
             standing: Standing::default(),
             runs: Runs::new(slots),
             keepers: Keepers::new(config.keep_max_bytes),
+            shares: Shares::default(),
             workers: usize::from(config.slots > 0),
             contact_at: Time(0),
             contact: None,
@@ -229,6 +233,9 @@ impl Peer {
                 Timer::Ask => self.ask(now, actions),
                 Timer::Tick => self.tick(now, actions),
             }
+        }
+        if self.plan_due {
+            self.share_out(now);
         }
         self.plan(now, actions);
         for job in self.board.take_changed() {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use potluck_unit::{
-    JobId, NoResult, PeerId, Receipt, ReceiptBatch, Record, Seat, Signed, Statement, Time, UnitId,
+    JobId, NoResult, Receipt, ReceiptBatch, Record, Seat, Signed, Statement, Time, UnitId,
 };
 
 use crate::Peer;
@@ -26,8 +26,6 @@ const FLUSH_AT: usize = 256;
 pub(crate) struct Runs {
     slots: Vec<VecDeque<Assignment>>,
     waiting: BTreeMap<JobId, Waiting>,
-    /// Microseconds of running, per submitter, since start.
-    served_us: BTreeMap<PeerId, u64>,
     units_run: u64,
 }
 
@@ -53,7 +51,6 @@ impl Runs {
         Runs {
             slots: (0..slots).map(|_| VecDeque::new()).collect(),
             waiting: BTreeMap::new(),
-            served_us: BTreeMap::new(),
             units_run: 0,
         }
     }
@@ -99,9 +96,11 @@ impl Runs {
         }
     }
 
-    /// How long this peer has run units of `submitter`.
-    pub(crate) fn served_us(&self, submitter: &PeerId) -> u64 {
-        self.served_us.get(submitter).copied().unwrap_or(0)
+    /// How long what slots were given of a job will take, each assignment of unknown cost taken for
+    /// `unknown_us`.
+    pub(crate) fn pending_us(&self, job: &JobId, unknown_us: u64) -> u64 {
+        let of_job = self.slots.iter().flatten().filter(|assignment| assignment.job == *job);
+        of_job.map(|assignment| assignment.cost_us.unwrap_or(unknown_us)).sum()
     }
 
     /// Stops the slots that run or hold units of `job`: nobody wants them any more. What else a slot
@@ -134,7 +133,7 @@ impl Peer {
         let ended = if ran.done { queue.pop_front() } else { None };
         self.runs.units_run += reports.len() as u64;
         if let Some(entry) = self.board.get_mut(&ran.job) {
-            *self.runs.served_us.entry(entry.submitter()).or_default() += ran.spent_us;
+            self.shares.on_spent(&entry.submitter(), ran.spent_us);
             if !reports.is_empty() {
                 entry.plan.note_cost(reports.len() as u64, ran.spent_us);
             }

@@ -181,7 +181,8 @@ impl Plan {
         self.cost_us.map_or(AHEAD_US, |cost| cost.saturating_mul(u64::from(self.chunk_units)))
     }
 
-    fn backlog_us(&self) -> u64 {
+    /// What is claimed and not handed to a slot yet.
+    pub(crate) fn backlog_us(&self) -> u64 {
         self.chunk_us().saturating_mul(self.claimed.len() as u64)
     }
 
@@ -321,16 +322,6 @@ impl Peer {
             }
         }
         None
-    }
-
-    /// Jobs this peer can run, the submitter it has served least first.
-    fn jobs_by_turn(&self) -> Vec<JobId> {
-        let mut jobs: Vec<_> = (self.board.jobs())
-            .filter(|(_, entry)| entry.is_ready() && !entry.closed && !entry.is_settled())
-            .map(|(id, entry)| (self.runs.served_us(&entry.submitter()), entry.job().created, *id))
-            .collect();
-        jobs.sort_unstable();
-        jobs.into_iter().map(|(_, _, id)| id).collect()
     }
 
     fn claim_ahead(&mut self, now: Time, actions: &mut Actions) {
