@@ -139,6 +139,7 @@ impl Grid {
 
     fn submit(&mut self, n: usize, units: u32) -> JobId {
         let job = Job {
+            identity: potluck_unit::Identity::NONE,
             created: self.now,
             expires: self.now.plus_ms(Job::LIFE_MAX_MS),
             nonce: n as u64,
