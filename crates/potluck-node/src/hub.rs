@@ -397,6 +397,14 @@ impl Hub {
                 warn!("peer {peer} lied about unit {} of job {job}", conviction.index);
                 conviction.job
             }
+            News::Unsteady { job, index } => {
+                let short = job.short();
+                warn!(
+                    "unit {index} of job {short} came to different results in two runs here: either \
+                     its module is not deterministic or this machine is at fault; check its memory"
+                );
+                job
+            }
         };
         // Nobody may be listening.
         let _ = self.news.send(job);

@@ -145,6 +145,14 @@ pub enum News {
     },
     /// A peer is proven to have lied.
     Convicted(Conviction),
+    /// A unit came to different results when it was run twice here. Either the module is not
+    /// deterministic or this machine is at fault: nothing it finds of this job is held against anyone.
+    Unsteady {
+        /// The job.
+        job: JobId,
+        /// The unit.
+        index: u32,
+    },
     /// Another peer holds a job with its module and inputs on disk.
     Keeping {
         /// The job.
@@ -156,7 +164,7 @@ pub enum News {
 
 /// The actions of one turn.
 #[derive(Debug, Default)]
-pub struct Actions(Vec<Action>);
+pub struct Actions(pub(crate) Vec<Action>);
 
 impl Actions {
     /// No actions.

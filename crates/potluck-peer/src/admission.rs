@@ -224,7 +224,12 @@ mod tests {
         assert_eq!(hear(&mut peer, NOW, &job), TAKEN);
         let id = job.job_id().unwrap();
         let claim = |n, made| {
-            let claim = Claim { job: id, made: Time(made), lease_ms: 60_000, chunks: vec![0] };
+            let claim = Claim {
+                job: id,
+                made: Time(made),
+                lease_ms: 60_000,
+                pieces: vec![potluck_unit::Piece { chunk: 0, units: 1, secret: false }],
+            };
             Signed::sign(&key(n), Record::Claim(claim))
         };
         assert_eq!(hear(&mut peer, NOW, &claim(5, 1)), IGNORED);

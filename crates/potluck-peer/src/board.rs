@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use potluck_unit::{
-    Claim, Job, JobId, PeerId, Receipt, ReceiptBatch, Record, RecordId, ResultHash, Signed,
+    Claim, Draw, Job, JobId, PeerId, ReceiptBatch, Record, RecordId, ResultHash, Seat, Signed,
     Statement, Time, Topic, UnitId,
 };
 
 use crate::Peer;
-use crate::action::{Action, Actions, Need, News};
+use crate::action::{Action, Actions, Credit, Need, News};
+use crate::audits::Audits;
 use crate::schedule::{Plan, Seats};
 use crate::standing::Conviction;
-use crate::tally::{Counted, Own, Tally, Verdict};
+use crate::standing::Standing;
+use crate::tally::{Own, Tally, Verdict};
 
 /// Jobs held at once.
 pub(crate) const JOBS_MAX: usize = 1024;
@@ -58,7 +60,17 @@ pub(crate) struct Entry {
     pub(crate) plan: Plan,
     pub(crate) module: Held,
     pub(crate) inputs: Held,
-    pub(crate) disputed: BTreeSet<u32>,
+    pub(crate) audits: Audits,
+    /// What this peer drew for which chunks, at most one for each.
+    pub(crate) draws: BTreeMap<u32, Draw>,
+    /// Disputed units, and since when.
+    pub(crate) disputed: BTreeMap<u32, Time>,
+    /// Units that this peer runs again, because others contradict it and nobody agrees.
+    pub(crate) doubts: BTreeSet<u32>,
+    /// Whether a unit came to different results when it was run twice here.
+    pub(crate) unsteady: bool,
+    /// Whether this peer has run units of it, or submitted it: then it knows that the work is real.
+    pub(crate) took_part: bool,
     pub(crate) keepers: BTreeSet<PeerId>,
     pub(crate) collect: bool,
     pub(crate) closed: bool,
@@ -103,6 +115,14 @@ impl Entry {
 
     pub(crate) fn submitter(&self) -> PeerId {
         self.record.signer()
+    }
+
+    /// Whether this peer is called to settle a dispute that has lasted since then: a few are, and
+    /// more the longer it lasts.
+    pub(crate) fn is_settler(&self, now: Time, since: Time, index: u32) -> bool {
+        let level = self.tally.windows().settles_at(self.plan.lot, self.tally.chunk_of(index), now);
+        let waited = now.ms_since(since) / SETTLE_WIDEN_MS;
+        u64::from(level) <= u64::from((1 + waited).ilog2())
     }
 
     /// Whether this version knows every part without which the units can't be run and judged. It
@@ -273,13 +293,18 @@ impl Peer {
         }
         let entry = Entry {
             record: record.clone(),
-            tally: Tally::new(job.units, job.copies),
+            tally: Tally::new(&id, job, &self.me),
             receipts: BTreeSet::new(),
             seats: Seats::default(),
             plan: Plan::new(&id, &self.me, job),
             module: held,
             inputs: held,
-            disputed: BTreeSet::new(),
+            audits: Audits::default(),
+            draws: BTreeMap::new(),
+            disputed: BTreeMap::new(),
+            doubts: BTreeSet::new(),
+            unsteady: false,
+            took_part: own,
             keepers: BTreeSet::new(),
             collect: own,
             closed: false,
@@ -349,72 +374,107 @@ impl Peer {
             self.gossip.refuse(now, record.id());
             return false;
         }
+        let Ok(draw) = self.draw_of(&peer, batch) else {
+            self.gossip.note_seen(record.id());
+            return false;
+        };
+        let Some(entry) = self.board.jobs.get_mut(&batch.job) else { return false };
         // Kept even if it says nothing new: sets that depended on the order of arrival would differ
         // from neighbour to neighbour, and be compared and given again for ever.
         entry.taken.insert(peer, taken);
-        let (mut lies, mut chunk) = (Vec::new(), None);
-        for receipt in &batch.receipts {
-            match count(entry, &peer, receipt, record.id()) {
-                Counted::New | Counted::Known | Counted::Refused => {}
-                Counted::Contradiction(found) => lies.push((receipt.index, found)),
-            }
-            let its_chunk = receipt.index / entry.job().chunk_units();
-            if chunk.replace(its_chunk) != Some(its_chunk) {
-                entry.seats.on_word(now, its_chunk, &peer);
-            }
+        let counted = entry.tally.count(record, draw, &self.standing);
+        if counted.gave_up {
+            // Who gave up leaves its seat without having voted.
+            entry.plan.look_again();
         }
+        let chunks: BTreeSet<u32> =
+            batch.receipts.iter().map(|receipt| entry.tally.chunk_of(receipt.index)).collect();
+        for chunk in &chunks {
+            entry.seats.on_word(now, *chunk, &peer);
+        }
+        entry.plan.note_hearsay(batch.receipts.len() as u64, batch.spent_ms);
         entry.receipts.insert(record.id());
+        let wider = entry.tally.reckon(chunks, &self.standing);
         self.board.records.insert(record.id(), record.clone());
         actions.push(Action::Keep(record.clone()));
         if peer == self.me {
-            mark_own(self.board.jobs.get_mut(&batch.job), batch);
+            self.mark_own(batch);
+        } else {
+            self.consider(now, &batch.job, record);
         }
-        for (index, found) in lies {
-            self.convict(&batch.job, index, &peer, found, actions);
+        for (index, found) in counted.contradictions {
+            self.convict(now, &batch.job, index, &peer, found, actions);
         }
         for receipt in &batch.receipts {
-            self.check_against_own(&batch.job, receipt.index, actions);
-            self.judge(&batch.job, receipt.index, actions);
+            self.check_against_own(now, &batch.job, receipt.index, actions);
+            let fresh = counted.fresh.contains(&receipt.index).then_some(peer);
+            self.judge(now, &batch.job, receipt.index, fresh, actions);
         }
-        self.note_bodies(batch);
+        if wider {
+            self.judge_waiting(now, &batch.job, actions);
+        }
+        self.reckon_unsettled(now, &batch.job, actions);
         self.fetch_bodies(&batch.job, actions);
         true
     }
 
-    fn note_bodies(&mut self, batch: &ReceiptBatch) {
-        let Some(entry) = self.board.jobs.get_mut(&batch.job) else { return };
-        let results = batch.bodies.iter().map(|body| potluck_unit::BlobId::of(body).result_hash());
-        let carried: BTreeSet<ResultHash> = results.collect();
-        for receipt in &batch.receipts {
-            if let Statement::Outcome { result, .. } = receipt.statement
-                && carried.contains(&result)
-            {
-                entry.tally.note_body(receipt.index, result);
-            }
+    /// What the signer of a batch proves to have drawn; an error if it proves nothing, or not for
+    /// the chunk that all of its units are in.
+    fn draw_of(&self, peer: &PeerId, batch: &ReceiptBatch) -> Result<Option<Draw>, ()> {
+        let Seat::Drawn { chunk, proof } = &batch.seat else { return Ok(None) };
+        let units = self.board.get(&batch.job).map_or(0..0, |entry| entry.job().units_of(*chunk));
+        if !batch.receipts.iter().all(|receipt| units.contains(&receipt.index)) {
+            return Err(());
         }
+        let input = batch.job.draw_input(*chunk);
+        self.config.check_draw(peer, proof, &input).map(Some).ok_or(())
     }
 
     /// Holds what others say of a unit against what this peer found when it ran it: a different
-    /// result is a lie, and so is a digest that only somebody who did not run it would give.
-    pub(crate) fn check_against_own(&mut self, id: &JobId, index: u32, actions: &mut Actions) {
-        let Some(entry) = self.board.jobs.get(id) else { return };
-        let Some(own) = entry.tally.own(index) else { return };
+    /// result is a lie, and so is a digest that only somebody who did not run it would give. Where
+    /// nobody bears this peer out it runs the unit once more first: it might be the one at fault.
+    pub(crate) fn check_against_own(
+        &mut self,
+        now: Time,
+        id: &JobId,
+        index: u32,
+        actions: &mut Actions,
+    ) {
+        let Some(entry) = self.board.get(id) else { return };
+        let Some(own) = entry.tally.own(index).filter(|_| !entry.unsteady) else { return };
         let unit = UnitId::of(id, index);
-        let is_lie = |peer: &PeerId, vote: &crate::tally::Vote| {
-            let digest = own.witness.map(|witness| witness.work_digest(peer, &unit));
-            vote.result != own.result || digest.is_some_and(|digest| digest != vote.digest)
+        let (mut liars, mut sure) = (Vec::new(), own.sure);
+        for (peer, vote) in entry.tally.votes(index).filter(|(peer, _)| *peer != self.me) {
+            let digest = own.witness.map(|witness| witness.work_digest(&peer, &unit));
+            if vote.result != own.result || digest.is_some_and(|digest| digest != vote.digest) {
+                liars.push(peer);
+            } else {
+                sure |= digest.is_some() && !self.standing.is_liar(&peer);
+            }
+        }
+        let known = |peer: &PeerId| {
+            let strikes = self.standing.strikes(peer);
+            strikes.len() >= Standing::STRIKES_MAX
+                || strikes.iter().any(|strike| (strike.job, strike.index) == (*id, index))
         };
-        let liars: Vec<PeerId> = (entry.tally.votes(index))
-            .filter(|(peer, vote)| *peer != self.me && is_lie(peer, vote))
-            .map(|(peer, _)| peer)
-            .collect();
+        liars.retain(|peer| !known(peer));
+        if liars.is_empty() {
+            return;
+        }
+        if !sure {
+            let Some(entry) = self.board.get_mut(id) else { return };
+            entry.doubts.insert(index);
+            self.plan_due = true;
+            return;
+        }
         for liar in liars {
-            self.convict(id, index, &liar, own.result, actions);
+            self.convict(now, id, index, &liar, own.result, actions);
         }
     }
 
     fn convict(
         &mut self,
+        now: Time,
         job: &JobId,
         index: u32,
         peer: &PeerId,
@@ -427,19 +487,6 @@ impl Peer {
         let Some((_, vote)) = entry.tally.votes(index).find(|(other, _)| other == peer) else {
             return;
         };
-        let made = match self.board.record(&vote.record).map(Signed::record) {
-            Some(Record::Receipts(batch)) => batch.made,
-            Some(
-                Record::Job(_)
-                | Record::Claim(_)
-                | Record::Close(_)
-                | Record::Contact(_)
-                | Record::Proof(_),
-            )
-            | None => {
-                return;
-            }
-        };
         let conviction = Conviction {
             peer: *peer,
             job: *job,
@@ -447,59 +494,150 @@ impl Peer {
             said: vote.result,
             found,
             record: vote.record,
-            made,
+            made: vote.made,
         };
+        // Where most are strangers each of them counts; else those who had something to lose, since
+        // the others' work was tested anyway.
+        let weighty = !self.standing.is_strict() || self.standing.is_established(peer);
+        let dead = self.standing.is_dead(peer, job, vote.made);
         if !self.standing.convict(conviction.clone()) {
             return;
         }
         actions.push(Action::Note(conviction.clone()));
+        actions.push(Action::Credit(Credit { peer: *peer, units: 0, at: now }));
         actions.tell(News::Convicted(conviction));
-        self.judge_all(actions);
+        if !dead || self.standing.is_out(peer) {
+            self.judge_all(now, actions);
+        }
+        if let Some(entry) = self.board.get_mut(job).filter(|_| weighty)
+            && entry.audits.liars.len() < LIARS_MAX
+            && entry.audits.liars.insert(*peer)
+        {
+            self.consider_all(now, job);
+        }
     }
 
-    /// Judges every unit anew, after whom to believe or how many could run them has changed.
-    pub(crate) fn judge_all(&mut self, actions: &mut Actions) {
+    /// Judges everything anew, after whom to believe or how many could run it has changed.
+    pub(crate) fn judge_all(&mut self, now: Time, actions: &mut Actions) {
         for id in self.board.job_ids() {
-            let units = self.board.jobs.get(&id).map_or(0, |entry| entry.tally.units());
-            for index in 0..units {
-                self.judge(&id, index, actions);
-            }
+            self.judge_job(now, &id, actions);
             self.fetch_bodies(&id, actions);
         }
         self.plan_due = true;
     }
 
-    /// Judges a unit and does what follows from a new verdict.
-    fn judge(&mut self, id: &JobId, index: u32, actions: &mut Actions) {
+    fn judge_job(&mut self, now: Time, id: &JobId, actions: &mut Actions) {
+        let Some(entry) = self.board.jobs.get_mut(id) else { return };
+        entry.tally.reckon_all(&self.standing);
+        for index in entry.tally.spoken_of() {
+            self.judge(now, id, index, None, actions);
+        }
+    }
+
+    /// Judges what some have spoken of and is not accepted, after windows have widened.
+    fn judge_waiting(&mut self, now: Time, id: &JobId, actions: &mut Actions) {
+        let units = self.board.jobs.get(id).map_or_else(Vec::new, |entry| entry.tally.waiting());
+        for index in units {
+            self.judge(now, id, index, None, actions);
+        }
+    }
+
+    /// A unit that a great majority leads takes the weight from those who contradict, everywhere in
+    /// the job. That may change more units, but each round of it needs another such unit.
+    fn reckon_unsettled(&mut self, now: Time, id: &JobId, actions: &mut Actions) {
+        for _ in 0..ROUNDS_MAX {
+            if !self.board.jobs.get(id).is_some_and(|entry| entry.tally.is_unsettled()) {
+                break;
+            }
+            self.judge_job(now, id, actions);
+        }
+    }
+
+    /// Judges a unit and does what follows from a new verdict. `peer` has just spoken of it.
+    fn judge(
+        &mut self,
+        now: Time,
+        id: &JobId,
+        index: u32,
+        peer: Option<PeerId>,
+        actions: &mut Actions,
+    ) {
         let Some(entry) = self.board.jobs.get_mut(id).filter(|entry| entry.is_understood()) else {
             return;
         };
-        let Some((before, after)) = entry.tally.judge(index, &self.standing, self.workers) else {
+        let before: Vec<PeerId> = entry.tally.supporters(index).collect();
+        let judged = entry.tally.judge(now, index, &self.standing, self.workers);
+        let took_part = entry.took_part;
+        let Some((was, is)) = judged else {
+            // A late copy is good work too.
+            if let Some(peer) = peer.filter(|peer| took_part && before.contains(peer)) {
+                self.standing.note_work(&peer, true);
+            }
             return;
         };
-        match after {
-            Verdict::Disputed => {
-                entry.disputed.insert(index);
-            }
+        if took_part && matches!(was, Verdict::Accepted(_)) {
+            before.iter().for_each(|peer| self.standing.note_work(peer, false));
+        }
+        if took_part && matches!(is, Verdict::Accepted(_)) {
+            let right: Vec<PeerId> = entry.tally.supporters(index).collect();
+            right.iter().for_each(|peer| self.standing.note_work(peer, true));
+        }
+        let Some(entry) = self.board.jobs.get_mut(id) else { return };
+        match is {
+            Verdict::Disputed => drop(entry.disputed.insert(index, now)),
             Verdict::Open | Verdict::Partial(_) | Verdict::Accepted(_) | Verdict::Unrunnable(_) => {
                 entry.disputed.remove(&index);
             }
         }
-        if let Verdict::Accepted(result) = after {
+        if let Verdict::Accepted(result) = is {
             actions.tell(News::Accepted { job: *id, index, result });
             if !entry.tally.is_fetched(index) && entry.collect {
                 entry.to_fetch.insert(index);
             }
-        } else if matches!(before, Verdict::Accepted(_)) {
+        } else if matches!(was, Verdict::Accepted(_)) {
             actions.tell(News::Reopened { job: *id, index });
         }
         // From open to partial, what was still to be done is still to be done.
-        let undone = matches!(after, Verdict::Open | Verdict::Partial(_));
-        if undone && !matches!(before, Verdict::Open | Verdict::Partial(_)) {
-            entry.plan.reopen(index, &self.me);
+        let undone = matches!(is, Verdict::Open | Verdict::Partial(_));
+        if undone && !matches!(was, Verdict::Open | Verdict::Partial(_)) {
+            entry.plan.reopen(index);
         }
         self.plan_due = true;
         self.board.note_changed(*id);
+    }
+
+    /// What this peer signed it has run: known at once when it signs, and again after a restart.
+    fn mark_own(&mut self, batch: &ReceiptBatch) {
+        let Some(entry) = self.board.jobs.get_mut(&batch.job) else { return };
+        for receipt in &batch.receipts {
+            entry.tally.note_ran(receipt.index, true);
+            match receipt.statement {
+                Statement::Outcome { result, .. } if entry.tally.own(receipt.index).is_none() => {
+                    let own = Own { result, witness: None, sure: false };
+                    entry.tally.note_own(receipt.index, own);
+                }
+                Statement::Outcome { .. } => {}
+                Statement::NoResult(_) => entry.tally.note_blind(receipt.index),
+            }
+        }
+        if !std::mem::replace(&mut entry.took_part, true) {
+            for (peer, units) in entry.tally.credits() {
+                (0..units).for_each(|_| self.standing.note_work(&peer, true));
+            }
+        }
+    }
+
+    /// Takes units for final that have been accepted for long enough that whoever audits them has
+    /// spoken.
+    pub(crate) fn ripen(&mut self, now: Time) {
+        for id in self.board.job_ids() {
+            let Some(entry) = self.board.jobs.get_mut(&id) else { continue };
+            let run_ms =
+                entry.plan.cost_us().unwrap_or(0) * u64::from(entry.job().chunk_units()) / 1000;
+            if entry.tally.ripen(now, FINAL_AFTER_MS.saturating_add(2 * run_ms)) {
+                self.board.note_changed(id);
+            }
+        }
     }
 
     /// Notes that a neighbour holds a job.
@@ -514,34 +652,6 @@ impl Peer {
     }
 }
 
-fn count(entry: &mut Entry, peer: &PeerId, receipt: &Receipt, record: RecordId) -> Counted {
-    match receipt.statement {
-        Statement::Outcome { result, digest } => {
-            entry.tally.count(peer, receipt.index, result, digest, record)
-        }
-        Statement::NoResult(why) => {
-            // Who gave up leaves its seat without having voted.
-            entry.plan.look_again();
-            entry.tally.count_no_result(peer, receipt.index, why)
-        }
-    }
-}
-
-/// What this peer signed it has run: known at once when it signs, and again after a restart.
-fn mark_own(entry: Option<&mut Entry>, batch: &ReceiptBatch) {
-    let Some(entry) = entry else { return };
-    for receipt in &batch.receipts {
-        entry.tally.note_ran(receipt.index, true);
-        match receipt.statement {
-            Statement::Outcome { result, .. } if entry.tally.own(receipt.index).is_none() => {
-                entry.tally.note_own(receipt.index, Own { result, witness: None });
-            }
-            Statement::Outcome { .. } => {}
-            Statement::NoResult(_) => entry.tally.note_blind(receipt.index),
-        }
-    }
-}
-
 impl Need {
     /// The job that this is about.
     pub fn job(&self) -> JobId {
@@ -551,6 +661,15 @@ impl Need {
     }
 }
 
+/// How long an accepted unit may still be contradicted by an audit that was under way, beside twice
+/// what its chunk takes.
+const FINAL_AFTER_MS: u64 = 6000;
+/// After this time twice as many are called to settle a dispute.
+const SETTLE_WIDEN_MS: u64 = 30_000;
+/// Proven liars that raise a job's audit rate: it is at its highest long before.
+const LIARS_MAX: usize = 1024;
+/// Rounds of reckoning in one turn; what is left is taken up in the next.
+const ROUNDS_MAX: usize = 4;
 /// What a peer may say beyond that on a job of few units.
 const RECEIPTS_EXTRA: u64 = 64;
 

@@ -1,7 +1,7 @@
 //! What the fuzz target `peer` in `tests/fuzz` calls: bytes are read as a sequence of events, and a
 //! claim that fails panics. The test below gives it the corpus.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -265,7 +265,13 @@ impl World {
             job,
             made: self.time(input),
             lease_ms: 15_000 * u32::from(input.byte() % 240),
-            chunks: (0..=input.byte() % 8).map(|_| u32::from(input.byte())).collect(),
+            pieces: {
+                let chunks = (0..=input.byte() % 8).map(|_| u32::from(input.byte()));
+                let chunks: BTreeSet<u32> = chunks.collect();
+                let units = u64::from(input.byte()).wrapping_mul(0x0101_0101_0101_0101);
+                let piece = |chunk| potluck_unit::Piece { chunk, units, secret: units & 1 == 1 };
+                chunks.into_iter().map(piece).collect()
+            },
         }
     }
 

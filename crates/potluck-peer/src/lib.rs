@@ -24,9 +24,11 @@ mod board;
 mod fetch;
 mod keepers;
 mod retention;
+mod seats;
 mod tally;
 mod standing;
 mod schedule;
+mod audits;
 mod shares;
 mod runs;
 mod status;
@@ -49,7 +51,7 @@ use potluck_unit::{
 pub use action::{Action, Actions, Credit, Need, News, Source};
 pub use chance::Chance;
 pub use event::{Event, Ran, Report};
-pub use standing::Conviction;
+pub use standing::{Conviction, Level};
 pub use status::{JobStatus, PeerStatus, UnitStatus, Word};
 pub use tally::{Counts, Verdict};
 
@@ -106,6 +108,17 @@ pub struct Config {
     /// How many bytes of outcomes it keeps for others; none for 1 GiB. Those that travel inside
     /// receipts do not count, and what is on its way may come on top.
     pub keep_max_bytes: Option<u64>,
+}
+
+impl Config {
+    fn draw(&self, key: &Key, input: &[u8]) -> (DrawProof, Draw) {
+        self.draws.as_ref().map_or_else(|| key.draw(input), |draws| draws.make(key, input))
+    }
+
+    fn check_draw(&self, peer: &PeerId, proof: &DrawProof, input: &[u8]) -> Option<Draw> {
+        let plain = || proof.check(peer, input);
+        self.draws.as_ref().map_or_else(plain, |draws| draws.check(peer, proof, input))
+    }
 }
 
 impl fmt::Debug for Config {
@@ -206,9 +219,9 @@ impl Peer {
             Event::Kept { record } => self.on_kept(now, &record),
             Event::Convicted(conviction) => {
                 self.standing.convict(conviction);
-                self.judge_all(actions);
+                self.judge_all(now, actions);
             }
-            Event::Credited(_) => {}
+            Event::Credited(credit) => self.standing.on_credited(&credit),
             Event::Submitted { record } => self.on_submitted(now, &record, actions),
             Event::Collect { job } => self.on_collect(&job, actions),
             Event::Fetched { need, found } => self.on_fetched(now, need, found, actions),
@@ -232,6 +245,7 @@ impl Peer {
                 Timer::Announce => self.announce(actions),
                 Timer::Ask => self.ask(now, actions),
                 Timer::Tick => self.tick(now, actions),
+                Timer::Plan => self.plan_due = true,
             }
         }
         if self.plan_due {
@@ -488,7 +502,7 @@ impl Peer {
         // Who is left to try decides what is unrunnable.
         let gave_up = |entry: &board::Entry| entry.tally.counts().unrunnable > 0;
         if self.board.jobs().any(|(_, entry)| gave_up(entry)) {
-            self.judge_all(actions);
+            self.judge_all(now, actions);
         }
         for id in self.board.job_ids() {
             actions.tell(News::Job(id));
@@ -522,6 +536,12 @@ impl Peer {
             self.compare_with_one(actions);
         }
         self.count_workers(now, actions);
+        let mut workers: Vec<PeerId> = self.roster.live_workers(now).copied().collect();
+        workers.push(self.me);
+        if self.standing.refresh(now, self.config.open, &workers) {
+            self.judge_all(now, actions);
+        }
+        self.ripen(now);
         self.fetch_inputs(now, actions);
         self.look_after_bodies(now, actions);
         for id in self.board.job_ids() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use potluck_unit::{JobId, Record, RecordId, Signed, Time};
+use potluck_unit::{Job, JobId, Record, RecordId, Signed, Time};
 
 use crate::Peer;
 use crate::action::{Action, Actions, News};
@@ -25,6 +25,9 @@ impl Peer {
             .collect();
         for id in gone {
             let Some(entry) = self.board.jobs.remove(&id) else { continue };
+            if entry.took_part {
+                self.settle(now, &entry.tally, actions);
+            }
             self.forget_records(&entry.receipts, actions);
             let is_about = |record: &Signed| match record.record() {
                 Record::Close(close) => close.job == id,
@@ -52,24 +55,37 @@ impl Peer {
             }
         }
         for id in due {
-            self.clear(&id, actions);
+            self.clear(now, &id, actions);
         }
     }
 
     /// Drops everything about a closed job but the job and its closing.
-    fn clear(&mut self, id: &JobId, actions: &mut Actions) {
+    fn clear(&mut self, now: Time, id: &JobId, actions: &mut Actions) {
         let Some(entry) = self.board.jobs.get_mut(id) else { return };
         let receipts = std::mem::take(&mut entry.receipts);
-        entry.tally = Tally::new(0, entry.job().copies);
+        let none = Job { units: 0, ..entry.job().clone() };
+        let tally = std::mem::replace(&mut entry.tally, Tally::new(id, &none, &self.me));
+        let took_part = entry.took_part;
         entry.seats = Seats::default();
         (entry.module, entry.inputs) = (Held::No(Time(u64::MAX)), Held::No(Time(u64::MAX)));
         entry.disputed.clear();
         entry.orphans.clear();
         entry.taken.clear();
+        if took_part {
+            self.settle(now, &tally, actions);
+        }
         self.forget_records(&receipts, actions);
         self.keepers.forget(id);
         actions.push(Action::Clear(*id));
         self.board.note_changed(*id);
+    }
+
+    /// What was done for a job that leaves the board is from now on kept as standing.
+    fn settle(&mut self, now: Time, tally: &Tally, actions: &mut Actions) {
+        for (peer, units) in tally.credits() {
+            let credit = self.standing.settle(now, &peer, units);
+            actions.0.extend(credit.map(Action::Credit));
+        }
     }
 
     fn forget_records(&mut self, ids: &BTreeSet<RecordId>, actions: &mut Actions) {

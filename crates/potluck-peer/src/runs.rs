@@ -11,7 +11,7 @@ use potluck_unit::{
 };
 
 use crate::Peer;
-use crate::action::{Action, Actions};
+use crate::action::{Action, Actions, News};
 use crate::event::{Ran, Report};
 use crate::tally::Own;
 use crate::timers::Timer;
@@ -25,7 +25,7 @@ const FLUSH_AT: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Runs {
     slots: Vec<VecDeque<Assignment>>,
-    waiting: BTreeMap<JobId, Waiting>,
+    waiting: BTreeMap<(JobId, Right), Waiting>,
     units_run: u64,
 }
 
@@ -33,8 +33,19 @@ pub(crate) struct Runs {
 struct Assignment {
     job: JobId,
     units: BTreeSet<u32>,
-    chunks: BTreeSet<u32>,
+    right: Right,
     cost_us: Option<u64>,
+}
+
+/// By which right this peer runs units: what their receipts will say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Right {
+    /// By the public lottery.
+    Public,
+    /// By what it drew for this chunk.
+    Drawn(u32),
+    /// By none.
+    Extra,
 }
 
 /// What is said of a unit, with its body if that is small.
@@ -43,6 +54,7 @@ type Said = (Statement, Option<Arc<[u8]>>);
 #[derive(Debug, Default)]
 struct Waiting {
     receipts: BTreeMap<u32, Said>,
+    spent_us: u64,
 }
 
 impl Runs {
@@ -87,12 +99,12 @@ impl Runs {
         slot: u16,
         job: JobId,
         units: &[u32],
-        chunks: BTreeSet<u32>,
+        right: Right,
         cost_us: Option<u64>,
     ) {
         if let Some(queue) = self.slots.get_mut(usize::from(slot)) {
             let units = units.iter().copied().collect();
-            queue.push_back(Assignment { job, units, chunks, cost_us });
+            queue.push_back(Assignment { job, units, right, cost_us });
         }
     }
 
@@ -113,6 +125,12 @@ impl Runs {
         }
     }
 
+    /// Whether a unit runs or waits on a slot.
+    pub(crate) fn holds(&self, job: &JobId, index: u32) -> bool {
+        let mut all = self.slots.iter().flatten().filter(|assignment| assignment.job == *job);
+        all.any(|assignment| assignment.units.contains(&index))
+    }
+
     fn runs_for(&self, job: &JobId) -> bool {
         self.slots.iter().flatten().any(|assignment| assignment.job == *job)
     }
@@ -130,6 +148,7 @@ impl Peer {
             .filter(|report| !matches!(report.result, Err(NoResult::Stopped)))
             .filter(|report| assignment.units.remove(&report.index))
             .collect();
+        let right = assignment.right;
         let ended = if ran.done { queue.pop_front() } else { None };
         self.runs.units_run += reports.len() as u64;
         if let Some(entry) = self.board.get_mut(&ran.job) {
@@ -137,35 +156,52 @@ impl Peer {
             if !reports.is_empty() {
                 entry.plan.note_cost(reports.len() as u64, ran.spent_us);
             }
-            if let Some(ended) = ended {
-                ended.chunks.iter().for_each(|chunk| entry.plan.note_done(*chunk));
-                // Whatever was not run after all may be run again, here or elsewhere.
-                for index in ended.units {
+            for report in &reports {
+                entry.plan.note_done(report.index);
+            }
+            // Whatever was not run after all may be run again, here or elsewhere.
+            for index in ended.into_iter().flat_map(|ended| ended.units) {
+                entry.plan.note_done(index);
+                if entry.tally.own(index).is_none() {
                     entry.tally.note_ran(index, false);
-                    entry.plan.reopen(index, &self.me);
+                    entry.plan.reopen(index);
                 }
             }
         }
+        let units = reports.len() as u64;
         for report in reports {
-            self.on_report(ran.job, report, actions);
+            let spent_us = ran.spent_us / units;
+            self.on_report(now, (ran.job, right), report, spent_us, actions);
         }
         self.plan_due = true;
-        let full = (self.runs.waiting.get(&ran.job))
+        let full = (self.runs.waiting.get(&(ran.job, right)))
             .is_some_and(|waiting| waiting.receipts.len() >= FLUSH_AT);
-        if full || !self.runs.runs_for(&ran.job) {
-            self.flush(now, &ran.job, actions);
+        if !self.runs.runs_for(&ran.job) {
+            self.flush_job(now, &ran.job, actions);
+        } else if full {
+            self.flush(now, (ran.job, right), actions);
         } else if !self.runs.waiting.is_empty() {
             self.timers.at_latest(Timer::Flush, now.plus_ms(FLUSH_AFTER_MS));
         }
     }
 
-    fn on_report(&mut self, job: JobId, report: Report, actions: &mut Actions) {
+    fn on_report(
+        &mut self,
+        now: Time,
+        (job, right): (JobId, Right),
+        report: Report,
+        spent_us: u64,
+        actions: &mut Actions,
+    ) {
         let (me, index) = (self.me, report.index);
         let Some(entry) = self.board.get_mut(&job) else { return };
+        if entry.doubts.remove(&index) {
+            return self.on_second_run(now, &job, &report, actions);
+        }
         let statement = match report.result {
             Ok((result, witness)) => {
-                entry.tally.note_own(index, Own { result, witness: Some(witness) });
-                entry.tally.note_body(index, result);
+                let own = Own { result, witness: Some(witness), sure: false };
+                entry.tally.note_own(index, own);
                 let digest = witness.work_digest(&me, &UnitId::of(&job, index));
                 Statement::Outcome { result, digest }
             }
@@ -180,25 +216,60 @@ impl Peer {
             Statement::Outcome { .. } | Statement::NoResult(_) => None,
         };
         let body = report.body.filter(|_| !carried);
-        let waiting = self.runs.waiting.entry(job).or_default();
+        let waiting = self.runs.waiting.entry((job, right)).or_default();
         waiting.receipts.insert(index, (statement, body));
+        waiting.spent_us += spent_us;
         if let Some(result) = made {
             self.shelve(&job, index, result, actions);
         }
-        self.check_against_own(&job, index, actions);
+        self.check_against_own(now, &job, index, actions);
+    }
+
+    /// A unit was run again because others contradict what this peer found. If it comes to the same,
+    /// they are wrong; if not, no word of this machine on this module convicts anyone.
+    fn on_second_run(&mut self, now: Time, job: &JobId, report: &Report, actions: &mut Actions) {
+        let Some(entry) = self.board.get_mut(job) else { return };
+        let (Some(first), Ok((result, witness))) = (entry.tally.own(report.index), report.result)
+        else {
+            return;
+        };
+        let same = first.result == result && first.witness.is_none_or(|before| before == witness);
+        if same {
+            let own = Own { result, witness: Some(witness), sure: true };
+            entry.tally.note_own(report.index, own);
+            self.check_against_own(now, job, report.index, actions);
+        } else {
+            entry.unsteady = true;
+            actions.tell(News::Unsteady { job: *job, index: report.index });
+        }
     }
 
     /// Signs what waits, of every job.
     pub(crate) fn flush_all(&mut self, now: Time, actions: &mut Actions) {
-        let jobs: Vec<JobId> = self.runs.waiting.keys().copied().collect();
-        for job in jobs {
-            self.flush(now, &job, actions);
+        let waiting: Vec<(JobId, Right)> = self.runs.waiting.keys().copied().collect();
+        for key in waiting {
+            self.flush(now, key, actions);
         }
     }
 
-    fn flush(&mut self, now: Time, job: &JobId, actions: &mut Actions) {
-        let Some(waiting) = self.runs.waiting.remove(job) else { return };
-        for mut batch in batches(now, job, waiting) {
+    fn flush_job(&mut self, now: Time, job: &JobId, actions: &mut Actions) {
+        let waiting = self.runs.waiting.keys().filter(|(of, _)| of == job);
+        for key in waiting.copied().collect::<Vec<_>>() {
+            self.flush(now, key, actions);
+        }
+    }
+
+    fn flush(&mut self, now: Time, (job, right): (JobId, Right), actions: &mut Actions) {
+        let Some(waiting) = self.runs.waiting.remove(&(job, right)) else { return };
+        let seat = match right {
+            Right::Public => Seat::Public,
+            Right::Extra => Seat::Extra,
+            Right::Drawn(chunk) => {
+                let (proof, _) = self.config.draw(&self.key, &job.draw_input(chunk));
+                Seat::Drawn { chunk, proof }
+            }
+        };
+        for mut batch in batches(&ReceiptBatch::new(job, now, seat), waiting) {
             batch.identity = self.config.identity;
             let record = Signed::sign(&self.key, Record::Receipts(batch));
             if self.on_receipts(now, &record, actions) {
@@ -209,8 +280,9 @@ impl Peer {
 }
 
 /// Cuts what waits into batches within their bounds.
-fn batches(now: Time, job: &JobId, waiting: Waiting) -> Vec<ReceiptBatch> {
-    let empty = || ReceiptBatch::new(*job, now, Seat::Public);
+fn batches(empty: &ReceiptBatch, waiting: Waiting) -> Vec<ReceiptBatch> {
+    let each_us = waiting.spent_us / (waiting.receipts.len() as u64).max(1);
+    let empty = || empty.clone();
     let (mut batches, mut batch, mut bytes) = (Vec::new(), empty(), 0);
     let mut carried = BTreeSet::new();
     for (index, (statement, body)) in waiting.receipts {
@@ -233,6 +305,10 @@ fn batches(now: Time, job: &JobId, waiting: Waiting) -> Vec<ReceiptBatch> {
     if !batch.receipts.is_empty() {
         batches.push(batch);
     }
+    for batch in &mut batches {
+        let spent_ms = each_us * batch.receipts.len() as u64 / 1000;
+        batch.spent_ms = u32::try_from(spent_ms).unwrap_or(u32::MAX);
+    }
     batches
 }
 
@@ -250,9 +326,12 @@ mod tests {
             let statement = Statement::Outcome { result, digest: WorkDigest([0; 16]) };
             (index, (statement, Some(body)))
         });
-        let batches = batches(Time(1), &JobId([1; 32]), Waiting { receipts: receipts.collect() });
+        let empty = ReceiptBatch::new(JobId([1; 32]), Time(1), Seat::Public);
+        let waiting = Waiting { receipts: receipts.collect(), spent_us: 6_000_000 };
+        let batches = batches(&empty, waiting);
         let count: usize = batches.iter().map(|batch| batch.receipts.len()).sum();
         assert_eq!(count, 3000);
+        assert_eq!(batches[0].spent_ms as usize, 2 * batches[0].receipts.len());
         for batch in batches {
             assert!(batch.receipts.len() <= ReceiptBatch::ENTRIES_MAX);
             assert!(

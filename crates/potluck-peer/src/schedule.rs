@@ -1,24 +1,36 @@
 //! Scheduling: which units this peer runs next, and what it tells others of its intent.
 //!
-//! A worker claims chunks of a job ahead of running them, in an order of its own that follows from
-//! the job, the chunk and its id, so that two workers seldom want the same one. Claims are guided:
-//! large while much is open, single chunks at the end. Of two claims too many on one chunk, the one
-//! with the higher hash gives way if it has not started. A claim has a lease, so that whoever
-//! stalls holds nothing up for long.
+//! A worker claims units ahead of running them, in chunks where it has a seat, in an order of its own
+//! that follows from the job, the chunk and its id, so that two workers seldom want the same ones.
+//! Claims are guided: large while much is open, single units at the end. What is claimed is started
+//! once everybody can have heard of it; of two claims too many, the one with the higher place gives
+//! way if it has not started. A claim has a lease, so that whoever stalls holds nothing up for long,
+//! and at the very end somebody idle runs a second copy of what is overdue.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use potluck_unit::{Claim, Job, JobId, PeerId, Record, Signed, Time};
+use potluck_unit::{Claim, Job, JobId, Lot, PeerId, Piece, Record, Signed, Time};
 
 use crate::Peer;
 use crate::action::{Action, Actions};
 use crate::board::Entry;
-use crate::tally::Verdict;
+use crate::runs::Right;
+use crate::seats::SMALL_GRID;
+use crate::standing::Standing;
+use crate::tally::{Tally, places};
+use crate::timers::Timer;
 
-/// Work claimed ahead of running, per slot: covers the way of a claim to the others.
+/// Work claimed ahead of running, per slot, beside what covers the settle time.
 const AHEAD_US: u64 = 300_000;
-/// The most work in one claim, per slot.
+/// The most work in one claim, per slot, where claims need not settle.
 const CLAIM_US_MAX: u64 = 2_000_000;
+/// The most where they do: what a crash loses, against what claims cost.
+const CLAIM_SETTLED_US_MAX: u64 = 20_000_000;
+/// Units claimed at once while nothing is known of how long one takes.
+const CLAIM_UNKNOWN: u32 = 4;
+/// How long before its start a claim is said, where not everybody is a neighbour: the 99.9th
+/// percentile of gossip delay with room. In simulation it takes duplicates from 4.4 % to 0.9 %.
+const SETTLE_MS: u64 = 2000;
 /// Work handed to a slot at once: long enough that handing over costs nothing.
 const ASSIGN_US: u64 = 50_000;
 /// A slot whose work ends within this time is given more in advance.
@@ -31,23 +43,31 @@ const LEASE_EXTRA_MS: u64 = 10_000;
 const LEASE_UNKNOWN_MS: u32 = 30_000;
 /// Leases that end sooner than this are renewed.
 const RENEW_MS: u64 = 6_000;
-/// Seats remembered on one chunk.
-pub(crate) const SEATS_MAX: usize = 2 * Job::COPIES_MAX as usize;
+/// Seats remembered on one chunk: each of its units may be somebody else's.
+pub(crate) const SEATS_MAX: usize = 2 * Job::COPIES_MAX as usize + Job::CHUNK_UNITS_MAX as usize;
 /// The most one claim is worth; whoever needs longer renews it.
 const LEASE_COUNTS_MAX_MS: u32 = 2 * LEASE_UNKNOWN_MS;
-/// A seat is left to a silent worker for so many times what its chunk would take here, and this.
+/// A seat is left to a silent worker for so many times what its units would take here, and this.
 const PATIENCE_TIMES: u64 = 8;
 const PATIENCE_EXTRA_MS: u64 = 20_000;
+/// Somebody with nothing else to do runs a unit again that is overdue by so many times what it would
+/// take here, and this.
+const OVERDUE_TIMES: u64 = 2;
+const OVERDUE_EXTRA_MS: u64 = 3_000;
 /// What is left of the leases of a neighbour that disconnected: time to reconnect, no more.
 const LEFT_LEASE_MS: u64 = 3_000;
+/// Secret lots drawn in one turn: each costs as much as a few signatures.
+const DRAWS_MAX: u32 = 64;
 
-/// Who has announced to run which chunks of one job.
+/// Who has announced to run which units of one job, by chunk.
 #[derive(Debug, Default)]
 pub(crate) struct Seats(BTreeMap<u32, Vec<Seat>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Seat {
     peer: PeerId,
+    units: u64,
+    secret: bool,
     made: Time,
     /// When it claimed, or last said something of this chunk.
     since: Time,
@@ -59,16 +79,24 @@ impl Seats {
     pub(crate) fn on_claim(&mut self, now: Time, peer: PeerId, claim: &Claim, chunks: u32) -> bool {
         let until = now.plus_ms(claim.lease_ms.min(LEASE_COUNTS_MAX_MS).into());
         let mut fresh = false;
-        for chunk in claim.chunks.iter().filter(|chunk| **chunk < chunks) {
+        for Piece { chunk, units, secret } in
+            claim.pieces.iter().filter(|piece| piece.chunk < chunks)
+        {
             let seats = self.0.entry(*chunk).or_default();
             seats.retain(|seat| seat.until > now || seat.peer == peer);
             if let Some(seat) = seats.iter_mut().find(|seat| seat.peer == peer) {
                 if claim.made > seat.made {
+                    if seat.until <= now || claim.lease_ms == 0 {
+                        seat.units = 0;
+                    }
+                    seat.units |= units;
+                    seat.secret |= *secret;
                     (seat.made, seat.until) = (claim.made, until);
                     fresh = true;
                 }
             } else if seats.len() < SEATS_MAX {
-                seats.push(Seat { peer, made: claim.made, since: now, until });
+                let (units, secret) = (*units, *secret);
+                seats.push(Seat { peer, units, secret, made: claim.made, since: now, until });
                 fresh = true;
             }
         }
@@ -89,71 +117,77 @@ impl Seats {
         seats.filter(|seat| seat.peer == *peer).for_each(|seat| seat.since = now);
     }
 
-    /// Everybody but `me` whose lease on `chunk` lasts and who was silent no longer than the
-    /// patience: a staller may renew for ever, and holds a seat no longer than that.
-    fn live<'a>(
-        &'a self,
-        now: Time,
-        chunk: u32,
-        me: &'a PeerId,
-        patience_ms: u64,
-    ) -> impl Iterator<Item = &'a PeerId> {
+    /// Every seat on `chunk` but this peer's own whose lease lasts.
+    fn live(&self, now: Time, chunk: u32, me: &PeerId) -> impl Iterator<Item = &Seat> {
         let seats = self.0.get(&chunk).map_or(&[][..], Vec::as_slice);
-        let is_live = move |seat: &&Seat| {
-            seat.until > now && seat.peer != *me && now.ms_since(seat.since) < patience_ms
-        };
-        seats.iter().filter(is_live).map(|seat| &seat.peer)
+        seats.iter().filter(move |seat| seat.until > now && seat.peer != *me)
     }
+}
+
+/// Units of one chunk that this peer has claimed and not handed to a slot yet.
+#[derive(Debug, Clone, Copy)]
+struct Claimed {
+    chunk: u32,
+    units: u64,
+    right: Right,
+    start_at: Time,
+    /// Whether somebody else is late with them.
+    backup: bool,
 }
 
 /// What this peer means to do about one job.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// Chunks this peer may still have something to add to, in its own order.
-    todo: BTreeSet<(u64, u32)>,
-    /// Chunks it has claimed and not handed to a slot yet, in the order of claiming.
-    claimed: Vec<u32>,
-    /// Chunks handed to a slot and not done.
-    running: BTreeSet<u32>,
+    pub(crate) lot: Lot,
+    /// Chunks this peer may still have something to add to, by its place in the public lottery.
+    public: BTreeSet<(u64, u32)>,
+    /// The same by what it drew in secret, where that matters.
+    drawn: BTreeSet<(u64, u32)>,
+    /// The first chunk not drawn for yet.
+    undrawn: u32,
+    /// In the order of claiming.
+    claimed: VecDeque<Claimed>,
+    /// Units handed to a slot and not done, by chunk.
+    running: BTreeMap<u32, u64>,
     lease_until: Time,
-    /// Whether the last look found no chunk to claim, and nothing has happened since that could
+    /// Whether the last look found nothing to claim, and nothing has happened since that could
     /// have freed a seat. Looking costs a pass over all chunks that are left.
     barren: bool,
     /// How long a unit takes here, in microseconds, once one has run.
     cost_us: Option<u64>,
-    job: JobId,
     chunk_units: u32,
     chunks: u32,
+    peers: u32,
+    units: u32,
 }
 
 impl Plan {
     /// All chunks to do.
     pub(crate) fn new(id: &JobId, me: &PeerId, job: &Job) -> Plan {
-        let mut plan = Plan {
-            todo: BTreeSet::new(),
-            claimed: Vec::new(),
-            running: BTreeSet::new(),
+        let lot = id.lot(me);
+        Plan {
+            lot,
+            public: (0..job.chunks()).map(|chunk| (lot.rank(chunk), chunk)).collect(),
+            drawn: BTreeSet::new(),
+            undrawn: 0,
+            claimed: VecDeque::new(),
+            running: BTreeMap::new(),
             lease_until: Time(0),
             barren: false,
             cost_us: None,
-            job: *id,
             chunk_units: job.chunk_units(),
             chunks: job.chunks(),
-        };
-        plan.todo = (0..plan.chunks).map(|chunk| (plan.rank(chunk, me), chunk)).collect();
-        plan
-    }
-
-    /// Where `chunk` stands in the order of `peer`; between two peers, who keeps the seat.
-    fn rank(&self, chunk: u32, peer: &PeerId) -> u64 {
-        self.job.rank(chunk, peer)
+            peers: job.peers,
+            units: job.units,
+        }
     }
 
     /// A unit is open again, so its chunk may be worth another look.
-    pub(crate) fn reopen(&mut self, index: u32, me: &PeerId) {
+    pub(crate) fn reopen(&mut self, index: u32) {
         let chunk = index / self.chunk_units;
         self.barren = false;
-        self.todo.insert((self.rank(chunk, me), chunk));
+        self.public.insert((self.lot.rank(chunk), chunk));
+        self.undrawn = self.undrawn.min(chunk);
     }
 
     /// Something happened that may have freed a seat.
@@ -172,29 +206,66 @@ impl Plan {
         self.cost_us = Some(self.cost_us.map_or(cost, |before| u64::midpoint(before, cost)));
     }
 
-    /// A slot is done with a chunk, or was stopped.
-    pub(crate) fn note_done(&mut self, chunk: u32) {
-        self.running.remove(&chunk);
+    /// Others say how long units took them: better than nothing until one has run here.
+    pub(crate) fn note_hearsay(&mut self, units: u64, spent_ms: u32) {
+        if self.cost_us.is_none() && spent_ms > 0 {
+            self.cost_us = Some(u64::from(spent_ms) * 1000 / units.max(1));
+        }
     }
 
-    fn chunk_us(&self) -> u64 {
-        self.cost_us.map_or(AHEAD_US, |cost| cost.saturating_mul(u64::from(self.chunk_units)))
+    /// How long a unit takes here, in microseconds, if that is known.
+    pub(crate) fn cost_us(&self) -> Option<u64> {
+        self.cost_us
+    }
+
+    /// A slot is done with a unit, or was stopped.
+    pub(crate) fn note_done(&mut self, index: u32) {
+        let (chunk, place) = (index / self.chunk_units, index % self.chunk_units);
+        if let Some(running) = self.running.get_mut(&chunk) {
+            *running &= !(1 << place);
+            if *running == 0 {
+                self.running.remove(&chunk);
+            }
+        }
+    }
+
+    fn units_us(&self, units: u64) -> u64 {
+        self.cost_us.map_or(AHEAD_US, |cost| cost.saturating_mul(units))
     }
 
     /// What is claimed and not handed to a slot yet.
     pub(crate) fn backlog_us(&self) -> u64 {
-        self.chunk_us().saturating_mul(self.claimed.len() as u64)
+        let units: u64 = self.claimed.iter().map(|piece| u64::from(piece.units.count_ones())).sum();
+        if self.claimed.is_empty() { 0 } else { self.units_us(units) }
     }
 
-    /// How many chunks to claim at once: enough for a while, never more than this peer's share of
+    /// Whether claims must be heard by everybody before work on them starts: not where all workers
+    /// are each other's neighbours.
+    fn settles(&self) -> bool {
+        self.peers > SMALL_GRID
+    }
+
+    /// Whether there are so few units that an answer is wanted now rather than at the least cost.
+    pub(crate) fn is_interactive(&self) -> bool {
+        self.units <= self.peers
+    }
+
+    fn ahead_us(&self) -> u64 {
+        let settle_us = if self.settles() && !self.is_interactive() { SETTLE_MS * 1000 } else { 0 };
+        AHEAD_US + settle_us
+    }
+
+    /// How many units to claim at once: enough for a while, never more than this peer's share of
     /// half of what is left, so that the end comes to all at the same time.
-    fn batch(&self, slots: u64, workers: u64) -> usize {
-        if self.cost_us.is_none() {
-            return usize::try_from(slots).unwrap_or(1).clamp(1, Claim::CHUNKS_MAX);
-        }
-        let by_time = (CLAIM_US_MAX * slots) / self.chunk_us().max(1);
-        let by_share = self.todo.len() as u64 / (2 * workers.max(1));
-        usize::try_from(by_time.min(by_share)).unwrap_or(usize::MAX).clamp(1, Claim::CHUNKS_MAX)
+    fn batch(&self, slots: u64, workers: u64, left: u32) -> u32 {
+        let Some(cost) = self.cost_us else {
+            let unknown = CLAIM_UNKNOWN.min(self.chunk_units);
+            return u32::try_from(slots).unwrap_or(u32::MAX).max(unknown);
+        };
+        let most_us = if self.settles() { CLAIM_SETTLED_US_MAX } else { CLAIM_US_MAX };
+        let by_time = most_us * slots / cost.max(1);
+        let by_share = u64::from(left) * slots / (2 * workers.max(1));
+        u32::try_from(by_time.min(by_share)).unwrap_or(u32::MAX).max(1)
     }
 
     fn lease_ms(&self, slots: u64) -> u32 {
@@ -204,33 +275,112 @@ impl Plan {
         };
         u32::try_from(estimate).unwrap_or(u32::MAX).min(Claim::LEASE_MAX_MS)
     }
+
+    fn in_hand(&self, chunk: u32) -> u64 {
+        let claimed = self.claimed.iter().filter(|piece| piece.chunk == chunk);
+        let running = self.running.get(&chunk).copied().unwrap_or(0);
+        claimed.fold(running, |units, piece| units | piece.units)
+    }
 }
 
 impl Entry {
-    /// How long a silent worker is left a seat: judged by what its chunk would take here, or by the
+    /// How long a silent worker is left a seat: judged by what its units would take here, or by the
     /// job's own limit where nothing has been run yet.
-    fn patience_ms(&self) -> u64 {
+    fn patience_ms(&self, seat: &Seat) -> u64 {
         let limit_ms = self.job().limits.deadline_ms.saturating_mul(2);
-        let units = u64::from(self.job().chunk_units());
-        let known_ms = self
-            .plan
-            .cost_us
-            .map(|cost| PATIENCE_TIMES.saturating_mul(units.saturating_mul(cost)) / 1000);
-        known_ms.unwrap_or(limit_ms).saturating_add(PATIENCE_EXTRA_MS)
+        let units = u64::from(seat.units.count_ones());
+        let known = |cost: u64| PATIENCE_TIMES.saturating_mul(units.saturating_mul(cost)) / 1000;
+        self.plan.cost_us.map_or(limit_ms, known).saturating_add(PATIENCE_EXTRA_MS)
     }
 
-    /// Units of a chunk that this peer could still add something to.
-    fn useful(&self, chunk: u32) -> impl Iterator<Item = u32> {
-        let units = self.job().units_of(chunk);
-        units.filter(|index| {
-            let open = matches!(self.tally.verdict(*index), Verdict::Open | Verdict::Partial(_));
-            open && !self.tally.has_run(*index)
+    /// Whether somebody idle should run a second copy of what a seat stands for.
+    fn is_overdue(&self, now: Time, seat: &Seat) -> bool {
+        let units = u64::from(seat.units.count_ones());
+        self.plan.cost_us.is_some_and(|cost| {
+            let grant = OVERDUE_TIMES.saturating_mul(units.saturating_mul(cost)) / 1000;
+            now.ms_since(seat.since) >= grant.saturating_add(OVERDUE_EXTRA_MS)
         })
+    }
+
+    fn index(&self, chunk: u32, place: u8) -> u32 {
+        chunk * self.job().chunk_units() + u32::from(place)
+    }
+
+    /// Units of a chunk with a seat that is free for this peer: fewer others than wanted have
+    /// announced to run them. A staller may renew for ever, and holds a seat no longer than the
+    /// patience. `rivals` says whose claims come first; with `spare`, one more may come for what is
+    /// overdue.
+    fn free(
+        &self,
+        now: Time,
+        chunk: u32,
+        right: Right,
+        me: &PeerId,
+        standing: &Standing,
+        rivals: impl Fn(&PeerId) -> bool,
+        spare: bool,
+    ) -> u64 {
+        let useful = self.tally.useful(chunk);
+        // Where everybody wins both lotteries any seat is as good as another.
+        let open = self.tally.windows().undrawn_level(now) <= self.tally.levels().1;
+        let public_only = right == Right::Public && !open;
+        let coming: Vec<(u64, bool, bool)> = (self.seats.live(now, chunk, me))
+            .filter(|seat| now.ms_since(seat.since) < self.patience_ms(seat))
+            .filter(|seat| !standing.is_liar(&seat.peer) && rivals(&seat.peer))
+            .map(|seat| {
+                let units = seat.units & !self.tally.spoken(chunk, &seat.peer);
+                (units, self.is_overdue(now, seat), seat.secret || open)
+            })
+            .filter(|(units, _, _)| *units & useful != 0)
+            .collect();
+        if coming.is_empty() && !self.tally.is_begun(chunk) {
+            return useful;
+        }
+        let is_free = |place: &u8| {
+            let on_it = || coming.iter().filter(|(units, _, _)| units >> place & 1 == 1);
+            let wanted = self.tally.wanted(self.index(chunk, *place), standing);
+            let late = usize::from(spare && on_it().any(|(_, overdue, _)| *overdue));
+            let secret = on_it().filter(|(_, _, secret)| *secret).count();
+            let public = on_it().count() - secret;
+            let taken = secret + public.min(1);
+            if public_only {
+                wanted.any > taken && wanted.public + late > public
+            } else {
+                wanted.any + late > taken
+            }
+        };
+        places(useful).filter(is_free).fold(0, |free, place| free | 1 << place)
+    }
+
+    /// By which right this peer may run units of a chunk now.
+    fn right(&self, now: Time, chunk: u32, secret: Option<u64>) -> Option<Right> {
+        let (windows, levels) = (self.tally.windows(), self.tally.levels());
+        match secret {
+            None => (windows.public_level(self.plan.lot.rank(chunk), now) <= levels.0)
+                .then_some(Right::Public),
+            Some(ticket) => {
+                (windows.drawn_level(ticket, now) <= levels.1).then_some(Right::Drawn(chunk))
+            }
+        }
+    }
+
+    /// When work on a claim may start: at once where everybody hears of it at once; by the place in
+    /// the lottery where an answer is wanted soon; else when everybody must have heard.
+    fn start_at(&self, now: Time, ticket: u64, right: Right) -> Time {
+        let secret = matches!(right, Right::Drawn(_));
+        if !self.plan.settles() {
+            now
+        } else if self.plan.is_interactive() {
+            now.plus_ms(self.tally.windows().stagger_ms(ticket, secret))
+        } else {
+            now.plus_ms(SETTLE_MS)
+        }
     }
 }
 
 impl Peer {
-    /// Gives free slots work: disputed units first, then what is claimed, then claims more.
+    /// Gives free slots work: disputed units and audits first, then what is claimed, then claims
+    /// more.
     pub(crate) fn plan(&mut self, now: Time, actions: &mut Actions) {
         if !std::mem::take(&mut self.plan_due) {
             return;
@@ -241,84 +391,106 @@ impl Peer {
             {}
         }
         self.claim_ahead(now, actions);
+        let starts = self.board.jobs().filter_map(|(_, entry)| entry.plan.claimed.front());
+        let starts = starts.map(|piece| piece.start_at).chain(self.audit_at());
+        if let Some(at) = starts.filter(|at| *at > now).min() {
+            self.timers.at_latest(Timer::Plan, at);
+        }
     }
 
     fn assign(&mut self, now: Time, slot: u16, actions: &mut Actions) -> bool {
-        if let Some((job, index)) = self.next_disputed() {
-            self.run(slot, job, vec![index], BTreeSet::new(), actions);
+        if let Some((job, index)) = self.next_disputed(now) {
+            self.run(slot, job, vec![index], Right::Extra, actions);
             return true;
         }
         if self.config.slots == 0 {
             return false;
         }
+        if let Some((job, units, chunk)) = self.next_audit(now) {
+            self.run(slot, job, units, Right::Drawn(chunk), actions);
+            return true;
+        }
         loop {
-            if let Some((job, units, chunks)) = self.next_claimed(now) {
-                self.run(slot, job, units, chunks, actions);
+            if let Some((job, units, right)) = self.next_claimed(now) {
+                self.run(slot, job, units, right, actions);
                 return true;
             }
-            if !self.claim(now, actions) {
-                return false;
+            let waits = |(_, entry): (&JobId, &Entry)| !entry.plan.claimed.is_empty();
+            if self.board.jobs().any(waits) || !self.claim(now, false, actions) {
+                break;
             }
+        }
+        let idle = !self.board.jobs().any(|(_, entry)| !entry.plan.claimed.is_empty());
+        idle && !self.runs.is_busy() && self.claim(now, true, actions) && {
+            let next = self.next_claimed(now);
+            next.map(|(job, units, right)| self.run(slot, job, units, right, actions)).is_some()
         }
     }
 
-    /// A unit on which others contradict each other, or whose body nobody has any more, and that
-    /// this peer has not run: whoever runs it knows who lied, and has the body. A peer that lends
-    /// nothing does so for its own jobs only.
-    fn next_disputed(&self) -> Option<(JobId, u32)> {
+    /// A unit on which others contradict each other or this peer, or whose body nobody has any
+    /// more: whoever runs it knows who lied, and has the body. A peer that lends nothing does so for
+    /// its own jobs only.
+    fn next_disputed(&self, now: Time) -> Option<(JobId, u32)> {
         self.board.jobs().find_map(|(id, entry)| {
-            let mine = self.config.slots > 0 || entry.submitter() == self.me;
-            let mut wanted = entry.disputed.iter().chain(entry.lost_bodies());
-            let index = wanted.find(|index| !entry.tally.has_run(**index))?;
-            (mine && entry.is_ready() && !entry.closed).then_some((*id, *index))
+            let own = entry.submitter() == self.me;
+            if !(self.config.slots > 0 || own) || !entry.is_ready() || entry.closed {
+                return None;
+            }
+            let all = own || entry.collect;
+            let disputed = entry.disputed.iter();
+            let called = disputed
+                .filter(|(index, since)| all || entry.is_settler(now, **since, **index))
+                .map(|(index, _)| index);
+            let mut wanted = called.chain(entry.lost_bodies());
+            let again = entry.doubts.iter().find(|index| !self.runs.holds(id, **index));
+            let index = again.or_else(|| wanted.find(|index| !entry.tally.has_run(**index)))?;
+            Some((*id, *index))
         })
     }
 
-    fn run(
-        &mut self,
-        slot: u16,
-        job: JobId,
-        units: Vec<u32>,
-        chunks: BTreeSet<u32>,
-        actions: &mut Actions,
-    ) {
+    fn run(&mut self, slot: u16, job: JobId, units: Vec<u32>, right: Right, actions: &mut Actions) {
         let Some(entry) = self.board.get_mut(&job) else { return };
+        let chunk_units = entry.job().chunk_units();
         for index in &units {
             entry.tally.note_ran(*index, true);
+            let (chunk, place) = (index / chunk_units, index % chunk_units);
+            *entry.plan.running.entry(chunk).or_default() |= 1 << place;
         }
-        entry.plan.running.extend(&chunks);
         let cost_us = entry.plan.cost_us.map(|cost| cost.saturating_mul(units.len() as u64));
-        self.runs.assign(slot, job, &units, chunks, cost_us);
+        self.runs.assign(slot, job, &units, right, cost_us);
         actions.push(Action::Run { slot, job, units });
     }
 
-    /// Takes claimed chunks that are still worth running, as many as make one assignment.
-    fn next_claimed(&mut self, now: Time) -> Option<(JobId, Vec<u32>, BTreeSet<u32>)> {
+    /// Takes claimed units that are still worth running, as many as make one assignment.
+    fn next_claimed(&mut self, now: Time) -> Option<(JobId, Vec<u32>, Right)> {
         for id in self.jobs_by_turn() {
             let Some(entry) = self.board.get_mut(&id) else { continue };
-            let (mut units, mut chunks) = (Vec::new(), BTreeSet::new());
-            let mut claimed = std::mem::take(&mut entry.plan.claimed).into_iter();
-            for chunk in claimed.by_ref() {
-                if !is_seated(entry, now, chunk, &self.me, &self.standing) {
-                    continue;
+            let (mut units, mut right) = (Vec::new(), None);
+            while let Some(piece) = entry.plan.claimed.front().copied() {
+                if piece.start_at > now || right.is_some_and(|right| right != piece.right) {
+                    break;
                 }
-                let before = units.len();
-                units.extend(entry.useful(chunk));
-                if units.len() > before {
-                    chunks.insert(chunk);
+                entry.plan.claimed.pop_front();
+                let place = entry.plan.lot.rank(piece.chunk);
+                let first = |peer: &PeerId| id.rank(piece.chunk, peer) < place;
+                let (standing, spare) = (&self.standing, piece.backup);
+                let free =
+                    entry.free(now, piece.chunk, piece.right, &self.me, standing, first, spare);
+                let runnable = piece.units & free;
+                units.extend(places(runnable).map(|place| entry.index(piece.chunk, place)));
+                if runnable != 0 {
+                    right = Some(piece.right);
                 }
-                let enough = entry
-                    .plan
-                    .cost_us
-                    .is_none_or(|cost| cost.saturating_mul(units.len() as u64) >= ASSIGN_US);
+                let cost = entry.plan.cost_us;
+                let enough =
+                    cost.is_none_or(|cost| cost.saturating_mul(units.len() as u64) >= ASSIGN_US);
                 if enough && !units.is_empty() {
                     break;
                 }
             }
-            entry.plan.claimed = claimed.collect();
-            if !units.is_empty() {
+            if let Some(right) = right {
                 units.sort_unstable();
-                return Some((id, units, chunks));
+                return Some((id, units, right));
             }
         }
         None
@@ -329,41 +501,74 @@ impl Peer {
         let backlog = |peer: &Peer| -> u64 {
             peer.board.jobs().map(|(_, entry)| entry.plan.backlog_us()).sum()
         };
-        // Each turn claims at least one chunk, and a chunk is never free of cost.
-        while slots > 0 && backlog(self) < AHEAD_US * slots && self.runs.is_busy() {
+        let ready = |(_, entry): &(&JobId, &Entry)| entry.is_ready() && !entry.is_settled();
+        let ahead_us =
+            self.board.jobs().filter(ready).map(|(_, entry)| entry.plan.ahead_us()).max();
+        let ahead_us = ahead_us.unwrap_or(0) * slots;
+        // Each turn claims at least one unit, and a unit is never free of cost.
+        while slots > 0 && backlog(self) < ahead_us && self.runs.is_busy() {
             let before = backlog(self);
-            let long = self
-                .board
-                .jobs()
-                .any(|(_, entry)| entry.is_ready() && entry.plan.chunk_us() > AHEAD_US * slots);
-            if long || !self.claim(now, actions) || backlog(self) <= before {
+            let long = |(_, entry): (&JobId, &Entry)| {
+                entry.is_ready() && entry.plan.units_us(1) > ahead_us && before > 0
+            };
+            if self.board.jobs().any(long)
+                || !self.claim(now, false, actions)
+                || backlog(self) <= before
+            {
                 break;
             }
         }
     }
 
-    /// Claims chunks of one job. False if there is nothing to claim anywhere.
-    fn claim(&mut self, now: Time, actions: &mut Actions) -> bool {
-        let workers = self.workers as u64;
+    /// Claims units of one job; with `backup`, such as somebody else is late with. False if there is
+    /// nothing to claim anywhere.
+    fn claim(&mut self, now: Time, backup: bool, actions: &mut Actions) -> bool {
+        let (workers, slots) = (self.workers as u64, u64::from(self.config.slots));
         for id in self.jobs_by_turn() {
-            let slots = u64::from(self.config.slots);
+            self.draw_some(now, &id);
             let Some(entry) = self.board.get_mut(&id) else { continue };
-            if entry.plan.barren {
+            if entry.plan.barren && !backup {
                 continue;
             }
-            let chunks =
-                pick(entry, now, &self.me, &self.standing, entry.plan.batch(slots, workers));
-            if chunks.is_empty() {
-                entry.plan.barren = true;
+            let counts = entry.tally.counts();
+            let most = entry.plan.batch(slots, workers, counts.open + counts.partial);
+            let most = if backup { 1 } else { most };
+            let picked = pick(entry, now, &self.me, &self.standing, most, backup);
+            if picked.is_empty() {
+                entry.plan.barren |= !backup;
                 continue;
             }
-            entry.plan.claimed.extend(&chunks);
+            let pieces = pieces(&picked);
+            entry.plan.claimed.extend(picked);
             let lease_ms = entry.plan.lease_ms(slots);
             entry.plan.lease_until = now.plus_ms(u64::from(lease_ms));
-            self.say_claim(now, id, lease_ms, chunks, actions);
+            self.say_claim(now, id, lease_ms, pieces, actions);
             return true;
         }
         false
+    }
+
+    /// Draws for some more chunks of a job, if what is drawn matters there.
+    fn draw_some(&mut self, now: Time, id: &JobId) {
+        let Some(entry) = self.board.get_mut(id) else { return };
+        let matters = entry.job().copies > 1
+            && entry.tally.windows().undrawn_level(now) > entry.tally.levels().1;
+        let mut more = DRAWS_MAX;
+        while matters && more > 0 && entry.plan.undrawn < entry.plan.chunks {
+            let chunk = entry.plan.undrawn;
+            entry.plan.undrawn += 1;
+            if entry.tally.useful(chunk) == 0 {
+                continue;
+            }
+            more -= 1;
+            let draw = match entry.draws.get(&chunk) {
+                Some(draw) => *draw,
+                None => self.config.draw(&self.key, &id.draw_input(chunk)).1,
+            };
+            entry.draws.insert(chunk, draw);
+            entry.plan.drawn.insert((draw.ticket(), chunk));
+            entry.plan.barren = false;
+        }
     }
 
     fn say_claim(
@@ -371,98 +576,107 @@ impl Peer {
         now: Time,
         job: JobId,
         lease_ms: u32,
-        chunks: Vec<u32>,
+        pieces: Vec<Piece>,
         actions: &mut Actions,
     ) {
-        let claim = Claim { job, made: now, lease_ms, chunks };
+        let claim = Claim { job, made: now, lease_ms, pieces };
         let record = Signed::sign(&self.key, Record::Claim(claim));
         self.gossip.pass(&record);
         self.spread(now, &record, None, actions);
     }
 
-    /// Renews leases that would end while their chunks still wait or run.
+    /// Renews leases that would end while their units still wait or run.
     pub(crate) fn renew_claims(&mut self, now: Time, actions: &mut Actions) {
         for id in self.board.job_ids() {
             let slots = u64::from(self.config.slots);
             let Some(entry) = self.board.get_mut(&id) else { continue };
-            let held: Vec<u32> = (entry.plan.running.iter().copied())
-                .chain(entry.plan.claimed.iter().copied())
-                .take(Claim::CHUNKS_MAX)
-                .collect();
-            if held.is_empty() || entry.plan.lease_until.ms_since(now) > RENEW_MS {
+            let plan = &mut entry.plan;
+            let idle = plan.running.is_empty() && plan.claimed.is_empty();
+            if idle || plan.lease_until.ms_since(now) > RENEW_MS {
                 continue;
             }
-            let lease_ms = entry.plan.lease_ms(slots).max(LEASE_UNKNOWN_MS);
-            entry.plan.lease_until = now.plus_ms(u64::from(lease_ms));
-            self.say_claim(now, id, lease_ms, held, actions);
+            let mut held: BTreeMap<u32, (u64, bool)> =
+                plan.running.iter().map(|(chunk, units)| (*chunk, (*units, false))).collect();
+            for piece in &plan.claimed {
+                let (units, secret) = held.entry(piece.chunk).or_default();
+                *units |= piece.units;
+                *secret |= piece.right != Right::Public;
+            }
+            let held = held.into_iter().take(Claim::PIECES_MAX);
+            let pieces = held.map(|(chunk, (units, secret))| Piece { chunk, units, secret });
+            let pieces = pieces.collect();
+            let lease_ms = plan.lease_ms(slots).max(LEASE_UNKNOWN_MS);
+            plan.lease_until = now.plus_ms(u64::from(lease_ms));
+            self.say_claim(now, id, lease_ms, pieces, actions);
         }
     }
 }
 
-/// Picks chunks with a seat for this peer, in its own order, and drops from its list those that it
-/// can add nothing to.
+fn pieces(picked: &[Claimed]) -> Vec<Piece> {
+    let mut held: BTreeMap<u32, (u64, bool)> = BTreeMap::new();
+    for piece in picked {
+        let (units, secret) = held.entry(piece.chunk).or_default();
+        *units |= piece.units;
+        *secret |= piece.right != Right::Public;
+    }
+    held.into_iter().map(|(chunk, (units, secret))| Piece { chunk, units, secret }).collect()
+}
+
+/// Picks up to `most` units with a seat for this peer, in its own order, and drops from its lists the
+/// chunks that it can add nothing to.
 fn pick(
     entry: &mut Entry,
     now: Time,
     me: &PeerId,
-    standing: &crate::standing::Standing,
-    most: usize,
-) -> Vec<u32> {
-    let (mut picked, mut useless) = (Vec::new(), Vec::new());
-    for (rank, chunk) in &entry.plan.todo {
-        if picked.len() == most {
-            break;
+    standing: &Standing,
+    most: u32,
+    backup: bool,
+) -> Vec<Claimed> {
+    let (mut picked, mut left) = (Vec::new(), most);
+    for secret in [false, true] {
+        let mut useless = Vec::new();
+        let list = if secret { &entry.plan.drawn } else { &entry.plan.public };
+        for (ticket, chunk) in list {
+            if left == 0 || picked.len() == Claim::PIECES_MAX {
+                break;
+            }
+            // Places rise: who has none here has none further on.
+            let Some(right) = entry.right(now, *chunk, secret.then_some(*ticket)) else { break };
+            if entry.tally.useful(*chunk) == 0 {
+                useless.push((*ticket, *chunk));
+                continue;
+            }
+            let taken = picked.iter().filter(|piece: &&Claimed| piece.chunk == *chunk);
+            let taken = taken.fold(entry.plan.in_hand(*chunk), |units, piece| units | piece.units);
+            let free = entry.free(now, *chunk, right, me, standing, |_| true, backup) & !taken;
+            let units = some_of(free, left, *ticket);
+            if units != 0 {
+                left -= units.count_ones();
+                let start_at = entry.start_at(now, *ticket, right);
+                picked.push(Claimed { chunk: *chunk, units, right, start_at, backup });
+            }
         }
-        if entry.plan.claimed.contains(chunk) || entry.plan.running.contains(chunk) {
-            continue;
-        }
-        if entry.useful(*chunk).next().is_none() {
-            useless.push((*rank, *chunk));
-        } else if has_seat(entry, now, *chunk, me, standing, |_| true) {
-            picked.push(*chunk);
-        }
-    }
-    for key in useless {
-        entry.plan.todo.remove(&key);
+        let list = if secret { &mut entry.plan.drawn } else { &mut entry.plan.public };
+        list.retain(|key| !useless.contains(key));
     }
     picked
 }
 
-/// Whether fewer others than wanted have announced to run some unit of `chunk`.
-fn has_seat(
-    entry: &Entry,
-    now: Time,
-    chunk: u32,
-    me: &PeerId,
-    standing: &crate::standing::Standing,
-    counts: impl Fn(&PeerId) -> bool,
-) -> bool {
-    let others: Vec<&PeerId> = (entry.seats.live(now, chunk, me, entry.patience_ms()))
-        .filter(|peer| !standing.is_liar(peer) && counts(peer))
-        .collect();
-    if others.is_empty() {
-        return true;
+/// Some of the units in a mask, beginning at a place of one's own.
+fn some_of(units: u64, most: u32, ticket: u64) -> u64 {
+    let turn = u32::try_from(ticket & 63).unwrap_or(0);
+    let mut turned = units.rotate_right(turn);
+    while turned.count_ones() > most {
+        turned &= !(1 << (63 - turned.leading_zeros()));
     }
-    // Who has never spoken of this job is still to come on every unit.
-    let voters: Vec<u16> = others.iter().filter_map(|peer| entry.tally.voter_of(peer)).collect();
-    let silent = others.len() - voters.len();
-    entry.useful(chunk).any(|index| {
-        let coming = voters.iter().filter(|voter| !entry.tally.has_spoken(index, **voter)).count();
-        silent + coming < entry.tally.wanted(index, standing)
-    })
+    turned.rotate_left(turn)
 }
 
-/// Whether this peer keeps its seat on a chunk it claimed: not if enough others with a lower rank
-/// have claimed it too.
-fn is_seated(
-    entry: &Entry,
-    now: Time,
-    chunk: u32,
-    me: &PeerId,
-    standing: &crate::standing::Standing,
-) -> bool {
-    let mine = entry.plan.rank(chunk, me);
-    has_seat(entry, now, chunk, me, standing, |peer| entry.plan.rank(chunk, peer) < mine)
+impl Tally {
+    /// Whether anybody has said anything of a chunk.
+    fn is_begun(&self, chunk: u32) -> bool {
+        self.workers_of(chunk).next().is_some()
+    }
 }
 
 #[cfg(test)]

@@ -181,7 +181,7 @@ impl Peer {
         for entry in newest {
             let submitter = entry.submitter();
             let of_one = wanting.contains(&submitter);
-            let is_there = |peer: &&PeerId| entry.tally.voter_of(peer).is_some();
+            let is_there = |peer: &&PeerId| entry.tally.knows(peer);
             let voted = wanting.iter().filter(is_there).any(|peer| *peer != submitter);
             let served = of_one && is_there(&&self.me);
             if !voted && !served {

@@ -1,12 +1,18 @@
-//! What this peer has proved of others' conduct.
+//! What this peer has seen of others' conduct.
 //!
 //! A peer is convicted only by what this peer itself executed, or by two statements of its own that
 //! contradict each other. Nobody's word, and no vote, convicts anyone: in simulation, committees
-//! that voted banned honest peers.
+//! that voted banned honest peers. A conviction is a *strike*: an honest machine can have one bad
+//! memory cell, so it takes three to be out for good.
+//!
+//! Good conduct is recent work that this peer saw accepted in jobs it took part in. It halves with
+//! time, one strike ends it, and nobody's praise is counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use potluck_unit::{JobId, PeerId, RecordId, ResultHash, Time};
+
+use crate::action::Credit;
 
 /// Proof that a peer signed a wrong receipt. The record itself stays kept with its job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,37 +29,279 @@ pub struct Conviction {
     pub found: ResultHash,
     /// The record that holds the liar's receipt.
     pub record: RecordId,
-    /// When that record says it was made.
+    /// When the liar signed it, by its own clock.
     pub made: Time,
 }
 
-/// Everybody this peer has convicted, with the first proof each.
+/// How well a peer is known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Hardly: its word alone accepts nothing, once most others are established.
+    Newcomer,
+    /// It did enough work that was accepted.
+    Established,
+    /// It did so much that it is worth more to it than any lie.
+    Veteran,
+}
+
+/// Everybody this peer has proved to lie, and who did good work.
 #[derive(Debug, Default)]
 pub(crate) struct Standing {
-    convicted: BTreeMap<PeerId, Conviction>,
+    strikes: BTreeMap<PeerId, Vec<Conviction>>,
+    credits: BTreeMap<PeerId, Account>,
+    /// Who is established, as of the last [`Standing::refresh`]: verdicts go by no clock.
+    known: BTreeSet<PeerId>,
+    /// Whether most workers are established, so that others have to prove themselves first.
+    strict: bool,
+}
+
+/// Units of one peer that were accepted.
+#[derive(Debug, Clone, Copy, Default)]
+struct Account {
+    /// As kept on disk, halved up to `at`.
+    kept: f64,
+    at: Time,
+    /// In jobs that are on the board.
+    live: u32,
 }
 
 impl Standing {
-    /// Convictions held at once; one per identity, and each took a run to prove.
-    pub(crate) const CONVICTIONS_MAX: usize = 100_000;
+    /// Peers with strikes held at once; each strike took a run to prove.
+    pub(crate) const STRUCK_MAX: usize = 100_000;
+    /// After so many a peer's word never counts again.
+    pub(crate) const STRIKES_MAX: usize = 3;
+    /// For how long before and after a wrong receipt its signer's word does not count: bad memory is
+    /// seldom bad once.
+    pub(crate) const QUARANTINE_MS: u64 = 24 * 3600 * 1000;
+    /// Peers with credit: as many as could be met in a month of a large grid.
+    pub(crate) const CREDITS_MAX: usize = 100_000;
+    /// From this many accepted units on a peer is established: less was shown in simulation to leave
+    /// the cap on audits as the only bound on a sleeper.
+    pub(crate) const ESTABLISHED: u64 = 100;
+    /// With fewer established workers nobody has to prove itself: they could not do all the work.
+    const STRICT_FROM: usize = 3;
+    /// Work halves in value within 14 days.
+    const HALF_LIFE_MS: f64 = 14.0 * 24.0 * 3600.0 * 1000.0;
 
-    /// Whether this peer's word counts no longer.
-    pub(crate) fn is_liar(&self, peer: &PeerId) -> bool {
-        self.convicted.contains_key(peer)
+    /// Whether this peer's word counts no longer, wherever and whenever it was given.
+    pub(crate) fn is_out(&self, peer: &PeerId) -> bool {
+        self.strikes(peer).len() >= Self::STRIKES_MAX
     }
 
-    /// Remembers a proof. False if there is one already, or no room.
+    /// Whether there is any proof against this peer.
+    pub(crate) fn is_liar(&self, peer: &PeerId) -> bool {
+        self.strikes.contains_key(peer)
+    }
+
+    /// Whether what this peer signed at `made` on `job` does not count: because of a lie in the same
+    /// job, or one about the same time, or three anywhere.
+    pub(crate) fn is_dead(&self, peer: &PeerId, job: &JobId, made: Time) -> bool {
+        let strikes = self.strikes(peer);
+        strikes.len() >= Self::STRIKES_MAX
+            || strikes.iter().any(|strike| strike.job == *job || is_near(strike.made, made))
+    }
+
+    /// The proofs against a peer.
+    pub(crate) fn strikes(&self, peer: &PeerId) -> &[Conviction] {
+        self.strikes.get(peer).map_or(&[], Vec::as_slice)
+    }
+
+    /// Remembers a proof. False if it is known, or beyond those that matter, or there is no room.
     pub(crate) fn convict(&mut self, conviction: Conviction) -> bool {
-        let room = self.convicted.len() < Self::CONVICTIONS_MAX;
-        let new = room && !self.is_liar(&conviction.peer);
-        if new {
-            self.convicted.insert(conviction.peer, conviction);
+        let room = self.strikes.len() < Self::STRUCK_MAX || self.is_liar(&conviction.peer);
+        let strikes = self.strikes(&conviction.peer);
+        let known =
+            |other: &Conviction| (other.job, other.index) == (conviction.job, conviction.index);
+        if !room || strikes.len() >= Self::STRIKES_MAX || strikes.iter().any(known) {
+            return false;
         }
-        new
+        if let Some(account) = self.credits.get_mut(&conviction.peer) {
+            (account.kept, account.live) = (0.0, 0);
+        }
+        self.strikes.entry(conviction.peer).or_default().push(conviction);
+        true
     }
 
     /// Every conviction, by peer.
     pub(crate) fn convictions(&self) -> impl Iterator<Item = &Conviction> {
-        self.convicted.values()
+        self.strikes.values().flatten()
+    }
+
+    /// Standing that was kept before a restart.
+    pub(crate) fn on_credited(&mut self, credit: &Credit) {
+        if let Some(account) = self.account(&credit.peer) {
+            (account.kept, account.at) = (credit.units.into(), credit.at);
+        }
+    }
+
+    fn account(&mut self, peer: &PeerId) -> Option<&mut Account> {
+        if self.credits.len() >= Self::CREDITS_MAX && !self.credits.contains_key(peer) {
+            let least = |(_, account): &(&PeerId, &Account)| account.live + account.kept as u32;
+            let poorest = self.credits.iter().min_by_key(least).map(|(peer, _)| *peer)?;
+            self.credits.remove(&poorest);
+        }
+        Some(self.credits.entry(*peer).or_default())
+    }
+
+    /// A unit on which this peer is right was accepted, or is open again.
+    pub(crate) fn note_work(&mut self, peer: &PeerId, accepted: bool) {
+        if self.is_liar(peer) {
+            return;
+        }
+        if let Some(account) = self.account(peer) {
+            account.live = if accepted { account.live + 1 } else { account.live.saturating_sub(1) };
+        }
+    }
+
+    /// A job left the board: what a peer did for it is from now on kept on disk. None for a peer
+    /// without any.
+    pub(crate) fn settle(&mut self, now: Time, peer: &PeerId, units: u32) -> Option<Credit> {
+        let account = self.credits.get_mut(peer)?;
+        account.kept =
+            halved(account.kept, now.ms_since(account.at)) + f64::from(units.min(account.live));
+        account.at = now;
+        account.live = account.live.saturating_sub(units);
+        Some(Credit { peer: *peer, units: account.kept as u32, at: now })
+    }
+
+    /// Units of this peer that were accepted, old ones counted for less.
+    pub(crate) fn credit(&self, now: Time, peer: &PeerId) -> u64 {
+        self.credits.get(peer).map_or(0, |account| {
+            let kept = halved(account.kept, now.ms_since(account.at));
+            u64::from(account.live) + kept as u64
+        })
+    }
+
+    /// How well a peer is known, for work where one unit in `1 / wrong` may be wrong.
+    pub(crate) fn level(&self, now: Time, peer: &PeerId, wrong: f64) -> Level {
+        match self.credit(now, peer) {
+            credit if credit as f64 >= VETERAN_TIMES / wrong => Level::Veteran,
+            credit if credit >= Self::ESTABLISHED => Level::Established,
+            _ => Level::Newcomer,
+        }
+    }
+
+    /// Looks anew at who is established, among these workers in an open grid. True if verdicts may
+    /// change by it.
+    pub(crate) fn refresh(&mut self, now: Time, open: bool, workers: &[PeerId]) -> bool {
+        let known: BTreeSet<PeerId> = (self.credits.keys())
+            .filter(|peer| self.credit(now, peer) >= Self::ESTABLISHED)
+            .copied()
+            .collect();
+        let there = workers.iter().filter(|peer| known.contains(*peer)).count();
+        // Once strict it stays so until two thirds are strangers again.
+        let needed =
+            if self.strict { workers.len().div_ceil(3) } else { workers.len().div_ceil(2) };
+        let strict = open && there >= Self::STRICT_FROM && there >= needed;
+        let changed = strict != self.strict || (strict && known != self.known);
+        (self.known, self.strict) = (known, strict);
+        changed
+    }
+
+    /// Whether a peer's word may support a result: everybody's, as long as most are strangers.
+    pub(crate) fn is_known(&self, peer: &PeerId) -> bool {
+        !self.strict || self.known.contains(peer)
+    }
+
+    /// Whether most workers are established.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.strict
+    }
+
+    /// Whether a peer is established, whatever that counts for now.
+    pub(crate) fn is_established(&self, peer: &PeerId) -> bool {
+        self.known.contains(peer)
+    }
+}
+
+fn is_near(one: Time, other: Time) -> bool {
+    one.ms_since(other).max(other.ms_since(one)) < Standing::QUARANTINE_MS
+}
+
+fn halved(units: f64, ms: u64) -> f64 {
+    units * 0.5f64.powf(ms as f64 / Standing::HALF_LIFE_MS)
+}
+
+/// A veteran's standing is worth more than what a proven lie of its makes others run again.
+const VETERAN_TIMES: f64 = 1.5;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn conviction(liar: u8, index: u32) -> Conviction {
+        Conviction {
+            peer: PeerId([liar; 32]),
+            job: JobId([0; 32]),
+            index,
+            said: ResultHash([2; 16]),
+            found: ResultHash([1; 16]),
+            record: RecordId([liar; 32]),
+            made: Time(1_000_000_000),
+        }
+    }
+
+    const LIAR: PeerId = PeerId([7; 32]);
+    const OTHER: JobId = JobId([9; 32]);
+
+    #[test]
+    fn one_strike_silences_a_peer_in_the_job_and_for_a_day() {
+        let mut standing = Standing::default();
+        assert!(standing.convict(conviction(7, 0)));
+        let day = |days: u64| Time(1_000_000_000 + days * Standing::QUARANTINE_MS);
+        assert!(standing.is_dead(&LIAR, &JobId([0; 32]), day(5)));
+        assert!(standing.is_dead(&LIAR, &OTHER, day(0)));
+        assert!(standing.is_dead(&LIAR, &OTHER, Time(990_000_000)));
+        assert!(!standing.is_dead(&LIAR, &OTHER, day(1)));
+        assert!(!standing.is_out(&LIAR));
+    }
+
+    #[test]
+    fn three_strikes_are_the_end_and_a_fourth_is_not_kept() {
+        let mut standing = Standing::default();
+        assert!(standing.convict(conviction(7, 0)));
+        assert!(!standing.convict(conviction(7, 0)), "the same unit again");
+        assert!(standing.convict(conviction(7, 1)));
+        assert!(!standing.is_out(&LIAR));
+        assert!(standing.convict(conviction(7, 2)));
+        assert!(standing.is_out(&LIAR));
+        assert!(standing.is_dead(&LIAR, &OTHER, Time(u64::MAX)));
+        assert!(!standing.convict(conviction(7, 3)));
+        assert_eq!(standing.convictions().count(), Standing::STRIKES_MAX);
+    }
+
+    #[test]
+    fn work_halves_in_a_fortnight_and_is_lost_with_the_first_strike() {
+        let mut standing = Standing::default();
+        for _ in 0..400 {
+            standing.note_work(&LIAR, true);
+        }
+        let fortnight = Time(14 * 24 * 3600 * 1000);
+        assert_eq!(standing.level(Time(0), &LIAR, 1e-3), Level::Established);
+        assert_eq!(standing.level(Time(0), &LIAR, 1e-2), Level::Veteran);
+        assert_eq!(standing.settle(Time(0), &LIAR, 400).unwrap().units, 400);
+        assert_eq!(standing.credit(fortnight, &LIAR), 200);
+        standing.convict(conviction(7, 0));
+        assert_eq!(standing.credit(fortnight, &LIAR), 0);
+        standing.note_work(&LIAR, true);
+        assert_eq!(standing.level(fortnight, &LIAR, 1e-2), Level::Newcomer);
+    }
+
+    #[test]
+    fn one_account_too_many_replaces_the_poorest() {
+        let mut standing = Standing::default();
+        let peer = |n: usize| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&n.to_le_bytes());
+            PeerId(id)
+        };
+        for n in 0..Standing::CREDITS_MAX {
+            let account = Account { live: u32::try_from(n).unwrap() + 1, ..Account::default() };
+            standing.credits.insert(peer(n), account);
+        }
+        standing.note_work(&peer(Standing::CREDITS_MAX), true);
+        assert_eq!(standing.credits.len(), Standing::CREDITS_MAX);
+        assert_eq!(standing.credit(Time(0), &peer(0)), 0);
+        assert_eq!(standing.credit(Time(0), &peer(1)), 2);
     }
 }

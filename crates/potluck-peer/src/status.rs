@@ -99,14 +99,20 @@ impl Peer {
     /// A unit as this peer sees it.
     pub fn unit(&self, id: &JobId, index: u32) -> Option<UnitStatus> {
         let entry = self.board.get(id).filter(|entry| index < entry.job().units)?;
-        let counts = |peer: &PeerId| !self.standing.is_liar(peer);
-        let votes = entry.tally.votes(index).map(|(peer, vote)| (peer, Ok(vote.result)));
-        let gave_up = entry.tally.gave_up(index).map(|(peer, why)| (peer, Err(why)));
+        let heard = |peer: &PeerId, made| entry.tally.is_heard(peer, made, &self.standing);
+        let votes = entry.tally.votes(index).map(|(peer, vote)| {
+            let counts = heard(&peer, vote.made);
+            Word { peer, said: Ok(vote.result), counts }
+        });
+        let gave_up = entry.tally.gave_up(index).map(|(peer, why)| {
+            let counts = !self.standing.is_liar(&peer);
+            Word { peer, said: Err(why), counts }
+        });
         let words = votes.chain(gave_up);
         Some(UnitStatus {
             verdict: entry.tally.verdict(index),
             fetched: entry.tally.is_fetched(index),
-            words: words.map(|(peer, said)| Word { peer, said, counts: counts(&peer) }).collect(),
+            words: words.collect(),
         })
     }
 

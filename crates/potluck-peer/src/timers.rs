@@ -13,10 +13,12 @@ pub(crate) enum Timer {
     Ask = 2,
     /// Look around: dial, reconcile, expire, claim.
     Tick = 3,
+    /// Start what was claimed.
+    Plan = 4,
 }
 
 impl Timer {
-    const ALL: [Timer; 4] = [Timer::Flush, Timer::Announce, Timer::Ask, Timer::Tick];
+    const ALL: [Timer; 5] = [Timer::Flush, Timer::Announce, Timer::Ask, Timer::Tick, Timer::Plan];
 }
 
 /// When each alarm rings.

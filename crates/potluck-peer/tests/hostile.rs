@@ -10,11 +10,13 @@
 
 use std::sync::Arc;
 
+use std::collections::BTreeSet;
+
 use potluck_peer::{Action, Actions, Chance, Config, Event, Peer};
 use potluck_unit::{
     BlobId, Claim, Close, Compare, Contact, Fingerprint, Hello, IdRange, Identity, Job, JobId, Key,
-    Limits, Listing, Message, NoResult, PeerId, Quality, Receipt, ReceiptBatch, Record, RecordId,
-    ResultHash, Seat, Signed, Statement, Time, Topic, WorkDigest,
+    Limits, Listing, Message, NoResult, PeerId, Piece, Quality, Receipt, ReceiptBatch, Record,
+    RecordId, ResultHash, Seat, Signed, Statement, Time, Topic, WorkDigest,
 };
 
 const NOW: Time = Time(1_700_000_000_000);
@@ -128,7 +130,13 @@ fn record(chance: &mut Chance, known: JobId) -> Arc<[u8]> {
             job,
             made: Time(chance.next_u64()),
             lease_ms: chance.below(u64::from(Claim::LEASE_MAX_MS) + 1) as u32,
-            chunks: (0..=chance.below(256)).map(|_| chance.next_u64() as u32).collect(),
+            pieces: {
+                let chunks = (0..=chance.below(255)).map(|_| chance.next_u64() as u32);
+                let chunks: BTreeSet<u32> = chunks.collect();
+                let piece =
+                    |chunk| Piece { chunk, units: chance.next_u64(), secret: chance.happens(500) };
+                chunks.into_iter().map(piece).collect()
+            },
         }),
         1 => Record::Close(Close { job, results: None }),
         2 => Record::Contact(Contact {

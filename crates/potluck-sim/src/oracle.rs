@@ -96,7 +96,7 @@ impl Oracle {
                         ));
                     }
                 }
-                Action::Tell(News::Job(_) | News::Keeping { .. }) => {}
+                Action::Tell(News::Job(_) | News::Keeping { .. } | News::Unsteady { .. }) => {}
                 Action::Run { units, .. } if units.is_empty() => {
                     return Err(format!("machine {who} runs nothing"));
                 }
@@ -156,7 +156,12 @@ impl Oracle {
         };
         let words = peer.unit(&self.job, index).map_or_else(Vec::new, |unit| unit.words);
         let said: BTreeSet<ResultHash> = words.iter().filter_map(|word| word.said.ok()).collect();
-        if self.views[who].convictions == then && said.len() < 2 {
+        // Who was contradicted on one unit by a great majority may lose weight on all.
+        let doubted = || {
+            let doubted = self.doubted(peer);
+            words.iter().any(|word| doubted.contains(&word.peer))
+        };
+        if self.views[who].convictions == then && said.len() < 2 && !doubted() {
             return Err(format!(
                 "machine {who} reopens unit {index} without a conviction or a contradiction"
             ));
@@ -197,6 +202,7 @@ impl Oracle {
         if !comparable || liars != convicted(two) {
             return Ok(());
         }
+        let doubted = self.doubted(one);
         for index in 0..u32::try_from(self.truth.len()).unwrap_or(u32::MAX) {
             let verdicts = (one.verdict(&self.job, index), two.verdict(&self.job, index));
             // Whether a unit is given up depends on how many workers a peer knows of.
@@ -206,7 +212,7 @@ impl Oracle {
             // settle a dispute goes by the number of voices.
             let own_view = |word: &potluck_peer::Word| {
                 let tried_in_vain = word.said.is_err() && [a.id, b.id].contains(&word.peer);
-                liars.contains(&word.peer) || tried_in_vain
+                liars.contains(&word.peer) || tried_in_vain || doubted.contains(&word.peer)
             };
             let unit = one.unit(&self.job, index).filter(|_| !same);
             if unit.is_some_and(|unit| !unit.words.iter().any(own_view)) {
@@ -215,6 +221,20 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// Everybody whom somebody contradicts somewhere: who is not called to settle that goes by what
+    /// a great majority says, and others wait until they know.
+    fn doubted(&self, peer: &Peer) -> BTreeSet<PeerId> {
+        let mut doubted = BTreeSet::new();
+        for index in 0..u32::try_from(self.truth.len()).unwrap_or(0) {
+            let words = peer.unit(&self.job, index).map_or_else(Vec::new, |unit| unit.words);
+            let said: BTreeSet<ResultHash> = words.iter().filter_map(|one| one.said.ok()).collect();
+            if said.len() > 1 {
+                doubted.extend(words.iter().filter(|one| one.said.is_ok()).map(|one| one.peer));
+            }
+        }
+        doubted
     }
 
     /// What is still missing until all is well; none if it is.

@@ -209,7 +209,10 @@ impl World {
         let honest = self.machines.iter().filter(|machine| machine.is_honest());
         self.summary.convictions = honest
             .filter_map(|machine| machine.peer.as_ref())
-            .map(|peer| peer.convictions().len())
+            .map(|peer| {
+                let convicted = peer.convictions().into_iter().map(|conviction| conviction.peer);
+                convicted.collect::<BTreeSet<PeerId>>().len()
+            })
             .sum();
         self.summary.trace = self.trace.hash();
         self.summary.events = self.trace.events();
@@ -555,7 +558,7 @@ fn job(scenario: &Scenario) -> Job {
         units: scenario.units,
         limits: Limits { deadline_ms: scenario.deadline_ms, ..Limits::DEFAULT },
         copies: scenario.copies,
-        quality: Quality::Standard,
+        quality: if scenario.copies == 1 { Quality::Bulk } else { Quality::Standard },
         peers: u32::try_from(scenario.machines.len()).unwrap_or(1),
         priority: Job::PRIORITY_USUAL,
         label: String::new(),

@@ -1,5 +1,7 @@
 //! One thing going wrong at a time, and what must come of it.
 
+use std::collections::BTreeSet;
+
 use potluck_peer::Verdict;
 use potluck_sim::{Blow, Conduct, Faults, MachineSpec, Scenario, Summary, World, run};
 
@@ -23,7 +25,7 @@ fn a_submitter_that_left_at_once_finds_all_results_when_it_returns() {
     let mut world = World::new(scenario);
     let summary = world.run().unwrap_or_else(|failure| panic!("{failure}"));
     // What was done while it was away is not done again.
-    assert_eq!(summary.executions, 100);
+    assert!((100..=120).contains(&summary.executions), "{} with audits", summary.executions);
 }
 
 #[test]
@@ -102,7 +104,8 @@ fn a_pact_of_two_is_convicted_by_the_first_honest_peers_that_run_the_same() {
     world.run().unwrap_or_else(|failure| panic!("{failure}"));
     for machine in 1..=4 {
         let convicted = world.peer(machine).unwrap().convictions();
-        assert_eq!(convicted.len(), 2, "machine {machine}: {convicted:?}");
+        let liars: BTreeSet<_> = convicted.iter().map(|conviction| conviction.peer).collect();
+        assert_eq!(liars.len(), 2, "machine {machine}: {convicted:?}");
     }
 }
 
@@ -157,7 +160,8 @@ fn ten_thousand_units_are_run_little_more_than_k_times() {
         };
         let summary = ends_well(scenario);
         let wanted = 10_000 * u64::from(copies);
-        let most = wanted + wanted / 20;
+        // With one copy one unit in ten is audited.
+        let most = wanted + wanted / 8;
         assert!(summary.executions <= most, "{} of {wanted}", summary.executions);
     }
 }

@@ -127,15 +127,33 @@ impl UnitId {
 }
 
 impl JobId {
-    /// Where `chunk` of this job stands in the order of `peer`: a lottery that nobody can steer and
-    /// everybody can check.
+    /// What the order of `peer` among the chunks of this job follows from: nobody can steer it but by
+    /// making another key.
+    pub fn lot(&self, peer: &PeerId) -> Lot {
+        let mut lot = [0; 8];
+        lot.copy_from_slice(&blake3::keyed_hash(&self.0, &peer.0).as_bytes()[..8]);
+        Lot(u64::from_le_bytes(lot))
+    }
+
+    /// Where `chunk` of this job stands in the order of `peer`.
     pub fn rank(&self, chunk: u32, peer: &PeerId) -> u64 {
-        let mut bytes = [0; 36];
-        bytes[..32].copy_from_slice(&peer.0);
-        bytes[32..].copy_from_slice(&chunk.to_le_bytes());
-        let mut rank = [0; 8];
-        rank.copy_from_slice(&blake3::keyed_hash(&self.0, &bytes).as_bytes()[..8]);
-        u64::from_le_bytes(rank)
+        self.lot(peer).rank(chunk)
+    }
+}
+
+/// One peer's part in the public lottery of a job: its place for every chunk follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lot(u64);
+
+impl Lot {
+    /// The place for `chunk`: a number below 2^64 that everybody can compute, low ones first. The
+    /// mixing is that of SplitMix64 (Steele, Lea and Flood 2014): it need not be secret, only even.
+    pub fn rank(self, chunk: u32) -> u64 {
+        let mut mixed =
+            self.0 ^ u64::from(chunk).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 }
 

@@ -25,13 +25,14 @@ mod encoding;
 #[doc(hidden)]
 pub mod fuzz;
 
-pub use claim::Claim;
+pub use claim::{Claim, Piece};
 pub use contact::Contact;
 pub use draw::{Draw, DrawProof};
 pub use encoding::DecodeError;
 pub use files::{OutFile, PathError, check_path, files_length, read_files, write_files};
 pub use id::{
-    BlobId, IdError, JobId, ModuleId, PeerId, RecordId, ResultHash, UnitId, Witness, WorkDigest,
+    BlobId, IdError, JobId, Lot, ModuleId, PeerId, RecordId, ResultHash, UnitId, Witness,
+    WorkDigest,
 };
 pub use identity::Identity;
 pub use inputs::{InputIndex, InputTable, InputsError, PageRef, Row, rows_of_page};

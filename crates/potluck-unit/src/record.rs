@@ -313,7 +313,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::job::tests::job;
     use crate::receipt::tests::{empty, outcome, receipt};
-    use crate::{Limits, NoResult, Receipt, Seat, Statement, Time, WorkDigest};
+    use crate::{Limits, NoResult, Piece, Receipt, Seat, Statement, Time, WorkDigest};
 
     fn key() -> Key {
         Key::of_secret(&[7; 32])
@@ -326,7 +326,9 @@ pub(crate) mod tests {
                 job: JobId([1; 32]),
                 made: Time(5),
                 lease_ms: 10_000,
-                chunks: vec![0, 5, 6],
+                pieces: [0, 5, 6]
+                    .map(|chunk| Piece { chunk, units: 3, secret: chunk == 5 })
+                    .to_vec(),
             }),
             Record::Receipts(ReceiptBatch {
                 receipts: vec![receipt(0, "168\n"), receipt(7, "135\n")],

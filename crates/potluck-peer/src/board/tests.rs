@@ -1,7 +1,7 @@
 //! What the board takes, refuses and forgets.
 
 use potluck_unit::{
-    BlobId, Close, Identity, Key, Limits, NoResult, Quality, ResultHash, Seat, WorkDigest,
+    BlobId, Close, Identity, Key, Limits, NoResult, Quality, Receipt, ResultHash, Seat, WorkDigest,
 };
 
 use super::*;
@@ -23,18 +23,19 @@ pub(crate) fn job(n: u8, units: u32, copies: u8) -> Signed {
 }
 
 pub(crate) fn job_with(n: u8, nonce: u64, units: u32, copies: u8) -> Signed {
-    Signed::sign(&key(n), Record::Job(bare_job(nonce, units, copies)))
+    Signed::sign(&key(n), Record::Job(plain_job(nonce, units, copies)))
 }
 
 /// A job that lasts a day, of submitter `n`.
 pub(crate) fn lasting(n: u8, units: u32, copies: u8) -> Signed {
-    let job = Job { expires: NOW.plus_ms(DAY_MS), ..bare_job(u64::from(units), units, copies) };
+    let job = Job { expires: NOW.plus_ms(DAY_MS), ..plain_job(u64::from(units), units, copies) };
     Signed::sign(&key(n), Record::Job(job))
 }
 
 const DAY_MS: u64 = 24 * 3_600_000;
 
-fn bare_job(nonce: u64, units: u32, copies: u8) -> Job {
+/// A job of few workers.
+pub(crate) fn plain_job(nonce: u64, units: u32, copies: u8) -> Job {
     Job {
         created: NOW,
         expires: NOW.plus_ms(3_600_000),
@@ -128,8 +129,9 @@ fn a_full_board_takes_nothing_more() {
 /// Hears of a job, and forgets all but one of its units: tests need not hold millions.
 fn hear_large(peer: &mut Peer, record: &Signed) {
     hear(peer, NOW, record);
-    if let Some(entry) = peer.board.get_mut(&record.job_id().unwrap()) {
-        entry.tally = Tally::new(1, 1);
+    let (me, id) = (peer.me, record.job_id().unwrap());
+    if let Some(entry) = peer.board.get_mut(&id) {
+        entry.tally = Tally::new(&id, &plain_job(1, 1, 1), &me);
     }
 }
 
@@ -157,7 +159,7 @@ fn one_unit_too_many_is_refused_until_a_job_is_closed_or_has_expired() {
     let late = NOW.plus_ms(3_600_000);
     handle(&mut peer, late, Event::Woke);
     assert!(peer.jobs().is_empty());
-    let anew = Job { created: late, expires: late.plus_ms(1), ..bare_job(6, most, 1) };
+    let anew = Job { created: late, expires: late.plus_ms(1), ..plain_job(6, most, 1) };
     hear(&mut peer, late, &Signed::sign(&key(1), Record::Job(anew)));
     assert_eq!(peer.jobs().len(), 1);
 }
@@ -178,7 +180,7 @@ fn one_unit_too_many_of_all_submitters_is_refused() {
 fn one_module_too_many_is_refused_and_known_ones_are_not() {
     let mut peer = worker(2);
     let with_module = |n: usize, nonce| {
-        let job = Job { module: BlobId([n as u8; 32]), ..bare_job(nonce, 1, 1) };
+        let job = Job { module: BlobId([n as u8; 32]), ..plain_job(nonce, 1, 1) };
         Signed::sign(&key(1), Record::Job(job))
     };
     for n in 0..=MODULES_PER_SUBMITTER_MAX {
@@ -195,7 +197,7 @@ fn a_job_with_an_unknown_requirement_is_spread_and_neither_run_nor_judged() {
     let address = ([127, 0, 0, 1], 5).into();
     handle(&mut peer, NOW, Event::Joined { peer: key(5).id(), address, outbound: false });
     let extra = potluck_unit::Extra { tag: potluck_unit::Extra::REQUIRED | 1, bytes: vec![] };
-    let job = Job { extras: vec![extra], ..bare_job(1, 2, 1) };
+    let job = Job { extras: vec![extra], ..plain_job(1, 2, 1) };
     let record = Signed::sign(&key(1), Record::Job(job));
     let id = record.job_id().unwrap();
     let mut actions = hear(&mut peer, NOW, &record);

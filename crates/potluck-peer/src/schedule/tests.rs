@@ -13,7 +13,9 @@ fn other(n: u8) -> PeerId {
 }
 
 fn claim(job: JobId, made: Time, lease_ms: u32, chunks: &[u32]) -> Claim {
-    Claim { job, made, lease_ms, chunks: chunks.to_vec() }
+    let pieces =
+        chunks.iter().map(|chunk| Piece { chunk: *chunk, units: 1, secret: false }).collect();
+    Claim { job, made, lease_ms, pieces }
 }
 
 /// A worker with a job of 100 single-unit chunks that it may run, and a look at its entry.
@@ -27,7 +29,7 @@ fn entry(copies: u8, look: impl FnOnce(&mut Entry, JobId, PeerId)) {
 }
 
 fn free(entry: &Entry, now: Time, me: &PeerId) -> bool {
-    has_seat(entry, now, 7, me, &Standing::default(), |_| true)
+    entry.free(now, 7, Right::Public, me, &Standing::default(), |_| true, false) != 0
 }
 
 #[test]
@@ -64,7 +66,8 @@ fn a_seat_is_free_again_when_its_owner_gives_it_back_or_leaves() {
 fn a_silent_worker_that_renews_for_ever_loses_its_seat_and_a_busy_one_keeps_it() {
     entry(1, |entry, id, me| {
         entry.plan.note_cost(1, 1_000_000);
-        let patience_ms = entry.patience_ms();
+        entry.seats.on_claim(NOW, other(1), &claim(id, NOW, 30_000, &[7]), 100);
+        let patience_ms = entry.patience_ms(&entry.seats.0[&7][0]);
         for second in 0..=patience_ms / 1000 {
             let now = NOW.plus_ms(second * 1000);
             entry.seats.on_claim(now, other(1), &claim(id, now, 30_000, &[7]), 100);
@@ -109,8 +112,10 @@ fn of_two_claims_too_many_the_higher_rank_gives_way() {
             &claim(id, NOW, 10_000, &(0..100).collect::<Vec<_>>()),
             100,
         );
-        for chunk in 0..100 {
-            let keeps = is_seated(entry, NOW, chunk, &me, &Standing::default());
+        for chunk in (0..100).filter(|chunk| entry.tally.useful(*chunk) != 0) {
+            let first = |peer: &PeerId| id.rank(chunk, peer) < id.rank(chunk, &me);
+            let keeps =
+                entry.free(NOW, chunk, Right::Public, &me, &Standing::default(), first, false) != 0;
             assert_eq!(keeps, id.rank(chunk, &me) < id.rank(chunk, &rival));
         }
     });
@@ -118,17 +123,15 @@ fn of_two_claims_too_many_the_higher_rank_gives_way() {
 
 #[test]
 fn claims_are_small_at_first_then_by_time_and_single_at_the_end() {
-    entry(1, |entry, _, me| {
-        assert_eq!(entry.plan.batch(2, 4), 2, "nothing is known yet");
+    entry(1, |entry, _, _| {
+        assert_eq!(entry.plan.batch(2, 4, 100), 2, "nothing is known yet");
         entry.plan.note_cost(10, 100_000);
-        assert_eq!(entry.plan.batch(1, 1), 50, "half of what is left");
-        assert_eq!(entry.plan.batch(1, 5), 10, "a share of half");
+        assert_eq!(entry.plan.batch(1, 1, 100), 50, "half of what is left");
+        assert_eq!(entry.plan.batch(1, 5, 100), 10, "a share of half");
         entry.plan.note_cost(1, 1_990_000);
-        assert_eq!(entry.plan.batch(1, 1), 2, "two seconds of work");
-        assert_eq!(entry.plan.batch(1, 1000), 1);
-        entry.plan.todo.clear();
-        entry.plan.reopen(3, &me);
-        assert_eq!(entry.plan.batch(8, 1), 1);
+        assert_eq!(entry.plan.batch(1, 1, 100), 2, "two seconds of work");
+        assert_eq!(entry.plan.batch(1, 1000, 100), 1);
+        assert_eq!(entry.plan.batch(8, 1, 1), 4);
     });
 }
 
@@ -188,4 +191,31 @@ fn what_a_slot_was_given_and_did_not_run_is_given_again() {
     let said = |action: &Action| matches!(action, Action::Tell(News::Accepted { .. }));
     assert!(!actions.iter().any(said));
     assert!(!actions.iter().any(|action| matches!(action, Action::Keep(_))));
+}
+
+#[test]
+fn a_second_copy_of_what_is_overdue_has_one_seat_and_not_before() {
+    entry(1, |entry, id, me| {
+        entry.plan.note_cost(1, 1_000_000);
+        entry.seats.on_claim(NOW, other(1), &claim(id, NOW, 60_000, &[7]), 100);
+        let spare = |entry: &Entry, now| {
+            entry.free(now, 7, Right::Public, &me, &Standing::default(), |_| true, true) != 0
+        };
+        let late = NOW.plus_ms(OVERDUE_TIMES * 1000 + OVERDUE_EXTRA_MS);
+        assert!(!spare(entry, NOW.plus_ms(1000)));
+        assert!(spare(entry, late));
+        entry.seats.on_claim(late, other(2), &claim(id, late, 60_000, &[7]), 100);
+        assert!(!spare(entry, late));
+    });
+}
+
+#[test]
+fn a_part_of_a_chunk_begins_at_a_place_of_ones_own() {
+    for ticket in 0..200 {
+        let some = some_of(u64::MAX, 5, ticket);
+        assert_eq!(some.count_ones(), 5);
+        assert!(some >> (ticket & 63) & 1 == 1);
+    }
+    assert_eq!(some_of(0b1011, 9, 77), 0b1011);
+    assert_eq!(some_of(0, 9, 77), 0);
 }

@@ -1,0 +1,203 @@
+//! Audits: running again what others say they ran, unasked and unannounced.
+//!
+//! Whether a peer audits a worker's units of a chunk follows from what it drew in secret for that
+//! chunk: nobody knows its auditors before they have spoken. How often somebody does is decided by
+//! the job's quality, by how many were proven to lie in the job, and, where one copy is enough, by
+//! how much the worker has to lose.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use potluck_unit::{Job, JobId, PeerId, Quality, Signed, Time};
+
+use crate::Peer;
+use crate::board::Entry;
+use crate::seats::AUDITORS_MAX;
+use crate::tally::places;
+
+/// What this peer is to audit in one job.
+#[derive(Debug, Default)]
+pub(crate) struct Audits {
+    /// Units by chunk, and when.
+    due: BTreeMap<u32, (Time, u64)>,
+    /// Peers proven to lie in this job, as far as they raise the rate.
+    pub(crate) liars: BTreeSet<PeerId>,
+}
+
+/// An audit begins within this time, so that its answer does not tell who was about to audit.
+const DELAY_MS: u64 = 2000;
+/// The share of cheats that is reckoned with: a third.
+const CHEATS: f64 = 1.0 / 3.0;
+
+/// How many units in one may be wrong for this quality, in the long run.
+pub(crate) fn wrong_share(quality: Quality) -> f64 {
+    match quality {
+        Quality::Bulk => 1e-3,
+        Quality::Standard => 1e-4,
+        Quality::Critical => 1e-6,
+    }
+}
+
+/// How many auditors each unit has at most while nobody was proven to lie: what is lost to more is
+/// more than small jobs gain. The long run is held by standing.
+fn usual_max(quality: Quality) -> f64 {
+    match quality {
+        Quality::Bulk => 0.1,
+        Quality::Standard => 0.2,
+        Quality::Critical => 1.0,
+    }
+}
+
+/// Auditors a unit needs so that a coalition expects no more than `tolerated` wrong units in the job
+/// to survive, when `liars` of its members were proven to lie: `ln(1 + (d + 1/2) / omega) / (1 - f)`.
+/// Wrong shares found by this in simulation are 0.3 to 2 times the tolerated one, whence the half.
+fn job_rate(job: &Job, liars: usize) -> f64 {
+    let tolerated = wrong_share(job.quality) * f64::from(job.units) / 2.0;
+    let rate = |liars: f64| (1.0 + (liars + 0.5) / tolerated).ln() / (1.0 - CHEATS);
+    match liars {
+        0 => rate(0.0).min(usual_max(job.quality)),
+        liars => rate(liars as f64),
+    }
+}
+
+/// Auditors a worker's units need so that however long it behaves before it lies, no more than the
+/// wanted share of its units is wrong in the long run: `ln(1 + 1 / (eps R)) / (1 - f)`.
+fn worker_rate(job: &Job, credit: u64) -> f64 {
+    let lost = wrong_share(job.quality) * credit.max(1) as f64;
+    (1.0 + 1.0 / lost).ln() / (1.0 - CHEATS)
+}
+
+/// Auditors that each of these units is to have on average.
+pub(crate) fn rate(job: &Job, liars: usize, credit: Option<u64>) -> f64 {
+    let by_worker =
+        credit.filter(|_| job.copies == 1).map_or(0.0, |credit| worker_rate(job, credit));
+    // Whoever spoke is audited each for itself.
+    (job_rate(job, liars).max(by_worker) / f64::from(job.copies)).min(AUDITORS_MAX)
+}
+
+impl Peer {
+    /// Somebody signed results: whether this peer is to audit some of them.
+    pub(crate) fn consider(&mut self, now: Time, id: &JobId, record: &Signed) {
+        let potluck_unit::Record::Receipts(batch) = record.record() else { return };
+        let Some(entry) = self.board.get(id) else { return };
+        let chunks: BTreeSet<u32> =
+            batch.receipts.iter().map(|receipt| entry.tally.chunk_of(receipt.index)).collect();
+        for chunk in chunks {
+            self.consider_chunk(now, id, chunk, Some(record.signer()));
+        }
+    }
+
+    /// Considers everything again, after the rate has risen or the module has come.
+    pub(crate) fn consider_all(&mut self, now: Time, id: &JobId) {
+        let chunks = self.board.get(id).map_or(0, |entry| entry.job().chunks());
+        for chunk in 0..chunks {
+            self.consider_chunk(now, id, chunk, None);
+        }
+    }
+
+    fn consider_chunk(&mut self, now: Time, id: &JobId, chunk: u32, only: Option<PeerId>) {
+        let (me, slots) = (self.me, self.config.slots);
+        let Some(entry) = self.board.get(id) else { return };
+        if slots == 0 || entry.closed || !entry.is_ready() {
+            return;
+        }
+        let workers: Vec<(PeerId, u64)> = (entry.tally.workers_of(chunk))
+            .filter(|(peer, units)| {
+                *peer != me
+                    && only.is_none_or(|only| only == *peer)
+                    && units & !entry.tally.ran(chunk) != 0
+            })
+            .collect();
+        if workers.is_empty() {
+            return;
+        }
+        let draw = match entry.draws.get(&chunk) {
+            Some(draw) => *draw,
+            None => self.config.draw(&self.key, &id.draw_input(chunk)).1,
+        };
+        let mut units = 0;
+        for (worker, signed) in workers {
+            let credit = self.standing.is_strict().then(|| self.standing.credit(now, &worker));
+            let rate = rate(entry.job(), entry.audits.liars.len(), credit);
+            if entry.tally.windows().audits(draw.audit_ticket(&worker), rate) {
+                units |= signed;
+            }
+        }
+        let at = now.plus_ms(self.chance.below(DELAY_MS));
+        let Some(entry) = self.board.get_mut(id) else { return };
+        entry.draws.insert(chunk, draw);
+        if units != 0 {
+            let (due, wanted) = entry.audits.due.entry(chunk).or_insert((at, 0));
+            *wanted |= units;
+            self.timers.at_latest(crate::timers::Timer::Plan, *due);
+        }
+    }
+
+    /// The next audit that is due: units of one chunk.
+    pub(crate) fn next_audit(&mut self, now: Time) -> Option<(JobId, Vec<u32>, u32)> {
+        for id in self.board.job_ids() {
+            let Some(entry) = self.board.get_mut(&id) else { continue };
+            let due = |(_, (at, _)): &(&u32, &(Time, u64))| *at <= now;
+            while let Some(chunk) = entry.audits.due.iter().find(due).map(|(chunk, _)| *chunk) {
+                let Some((_, wanted)) = entry.audits.due.remove(&chunk) else { break };
+                let units = entry.audited(chunk, wanted);
+                if !units.is_empty() && !entry.closed {
+                    return Some((id, units, chunk));
+                }
+            }
+        }
+        None
+    }
+
+    /// When the next audit is due.
+    pub(crate) fn audit_at(&self) -> Option<Time> {
+        let due = self.board.jobs().flat_map(|(_, entry)| entry.audits.due.values());
+        due.map(|(at, _)| *at).min()
+    }
+}
+
+impl Entry {
+    /// Units of a chunk that are still worth an audit.
+    fn audited(&self, chunk: u32, wanted: u64) -> Vec<u32> {
+        let first = chunk * self.job().chunk_units();
+        places(wanted & !self.tally.ran(chunk)).map(|place| first + u32::from(place)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(quality: Quality, units: u32) -> Job {
+        let mut job = crate::board::tests::plain_job(0, units, 1);
+        job.quality = quality;
+        job
+    }
+
+    fn check(quality: Quality, units: u32, liars: usize, credit: Option<u64>, expected: f64) {
+        let rate = rate(&job(quality, units), liars, credit);
+        assert!((rate - expected).abs() < 0.01, "{rate} instead of {expected}");
+    }
+
+    #[test]
+    fn a_calm_job_is_audited_as_its_quality_says() {
+        check(Quality::Bulk, 100_000, 0, None, 0.015);
+        check(Quality::Bulk, 1000, 0, None, 0.1);
+        check(Quality::Standard, 100_000, 0, None, 0.143);
+        check(Quality::Standard, 100, 0, None, 0.2);
+        check(Quality::Critical, 1000, 0, None, 1.0);
+    }
+
+    #[test]
+    fn every_proven_liar_raises_the_rate_of_the_whole_job() {
+        check(Quality::Bulk, 100_000, 1, None, 0.044);
+        check(Quality::Bulk, 100_000, 20, None, 0.515);
+        check(Quality::Bulk, 100, 1, None, AUDITORS_MAX);
+    }
+
+    #[test]
+    fn a_worker_is_audited_less_the_more_it_has_to_lose() {
+        check(Quality::Bulk, 100_000, 0, Some(0), AUDITORS_MAX);
+        check(Quality::Bulk, 100_000, 0, Some(1000), 1.04);
+        check(Quality::Bulk, 100_000, 0, Some(100_000), 0.015);
+    }
+}

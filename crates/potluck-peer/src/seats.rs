@@ -1,0 +1,201 @@
+//! Seats: who may run which units so that its word counts, as pure arithmetic.
+//!
+//! Nobody chooses its own units. A place in the *public* lottery follows from the job and the key; a
+//! place in the *secret* one from what only the key's owner could draw. A ticket wins while it is
+//! below the window's share of the N workers that the job names. Windows double with each *level*: as
+//! a job drains, and as time passes, so that units whose winners are gone fall to others. With few
+//! workers everybody wins everything, and nothing here is in anybody's way.
+
+use potluck_unit::{Job, Lot, Time};
+
+/// Takers of each unit in the public lottery at level 0, where there are more units than workers: who
+/// has done its own finds that windows have widened. The narrower they are, the less of a job a
+/// coalition can choose for itself.
+const PUBLIC_WINDOW: u64 = 4;
+/// Takers of each further copy in the secret lottery.
+const DRAWN_WINDOW: u64 = 2;
+/// The same where there are fewer units than workers and an answer is wanted soon: one unit in three
+/// thousand has no taker, and waits until windows widen with time.
+const PUBLIC_WINDOW_SOON: u64 = 8;
+/// One unit in four hundred lacks a taker of its second copy.
+const DRAWN_WINDOW_SOON: u64 = 6;
+/// Up to so many workers everybody may run everything: there is nobody to choose from.
+pub(crate) const SMALL_GRID: u32 = 8;
+/// Auditors of one worker's units at most, on average: beyond that more audits prove nothing.
+pub(crate) const AUDITORS_MAX: f64 = 4.0;
+/// Levels: at 2^40 times the window everybody has won.
+pub(crate) const LEVEL_MAX: u8 = 40;
+/// Peers called to settle a dispute, on average. With a third of them cheats the honest ones still
+/// lead by enough nine times in ten; where they don't, the submitter settles it.
+const SETTLERS: u64 = 7;
+/// The least time in which windows double for the first time.
+const WIDEN_MS: u64 = 10_000;
+
+/// The windows of one job.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Windows {
+    peers: u64,
+    public: u64,
+    drawn: u64,
+    created: Time,
+    widen_ms: u64,
+}
+
+impl Windows {
+    pub(crate) fn of(job: &Job) -> Windows {
+        let peers = if job.peers <= SMALL_GRID { 1 } else { u64::from(job.peers) };
+        let (public, drawn) = if job.units <= job.peers {
+            (PUBLIC_WINDOW_SOON, DRAWN_WINDOW_SOON)
+        } else {
+            (PUBLIC_WINDOW, DRAWN_WINDOW)
+        };
+        Windows {
+            peers,
+            public,
+            // With one copy nobody is required, but a newcomer's word needs a second one.
+            drawn: drawn * u64::from(job.copies.saturating_sub(1).max(1)),
+            created: job.created,
+            widen_ms: WIDEN_MS * (1 + u64::from(job.units) / peers),
+        }
+    }
+
+    /// How many levels a job of this age has gained: one after the first period, another after two
+    /// more, then after four more.
+    fn aged(&self, made: Time) -> u8 {
+        let periods = made.ms_since(self.created) / self.widen_ms;
+        u8::try_from((1 + periods).ilog2()).unwrap_or(LEVEL_MAX)
+    }
+
+    /// The lowest level at which a ticket wins in the public lottery, for a record made then.
+    pub(crate) fn public_level(&self, ticket: u64, made: Time) -> u8 {
+        level(ticket, self.peers, self.public).saturating_sub(self.aged(made))
+    }
+
+    /// The lowest level at which a ticket wins in the secret lottery, for a record made then.
+    pub(crate) fn drawn_level(&self, ticket: u64, made: Time) -> u8 {
+        level(ticket, self.peers, self.drawn).saturating_sub(self.aged(made))
+    }
+
+    /// The lowest level at which everybody wins in the secret lottery, so that nobody need draw.
+    pub(crate) fn undrawn_level(&self, made: Time) -> u8 {
+        self.drawn_level(u64::MAX, made)
+    }
+
+    /// The lowest level at which a peer is called to settle disputes about a chunk.
+    pub(crate) fn settles_at(&self, lot: Lot, chunk: u32, made: Time) -> u8 {
+        level(lot.rank(!chunk), self.peers, SETTLERS).saturating_sub(self.aged(made))
+    }
+
+    /// Whether there are so few workers that everybody may run everything.
+    pub(crate) fn is_small(&self) -> bool {
+        self.peers == 1
+    }
+
+    /// Whether who drew this may audit, if audits are as frequent as they can be.
+    pub(crate) fn may_audit(&self, ticket: u64) -> bool {
+        self.audits(ticket, AUDITORS_MAX)
+    }
+
+    /// Whether who drew this audits at this rate: how many auditors there are to be on average.
+    pub(crate) fn audits(&self, ticket: u64, rate: f64) -> bool {
+        let share = (rate.clamp(0.0, AUDITORS_MAX) * PRECISION) as u64;
+        u128::from(ticket) * u128::from(self.peers) * PRECISION as u128 <= u128::from(share) << 64
+    }
+
+    /// How long a worker waits before it starts a unit that must be answered soon: the better its
+    /// place, the shorter.
+    pub(crate) fn stagger_ms(&self, ticket: u64, secret: bool) -> u64 {
+        let window = if secret { self.drawn } else { self.public };
+        let spread = u128::from(ticket) * u128::from(STAGGER_MS * self.peers) >> 64;
+        u64::try_from(spread).unwrap_or(u64::MAX).div_ceil(window).min(STAGGER_MS)
+    }
+}
+
+/// The lowest level at which `ticket` is below `window` doubled that often, of `peers` in all.
+fn level(ticket: u64, peers: u64, window: u64) -> u8 {
+    let place = u128::from(ticket) * u128::from(peers);
+    let mut bound = u128::from(window) << 64;
+    let mut level = 0;
+    while place >= bound && level < LEVEL_MAX {
+        bound <<= 1;
+        level += 1;
+    }
+    level
+}
+
+/// How often windows have doubled when `done` of `units` are done: each time that half of what was
+/// left is.
+pub(crate) fn drained(units: u32, done: u32) -> u8 {
+    match units.saturating_sub(done) {
+        0 => LEVEL_MAX,
+        left => u8::try_from((units / left).max(1).ilog2()).unwrap_or(LEVEL_MAX),
+    }
+}
+
+/// Rates are held to a millionth.
+const PRECISION: f64 = 1e6;
+/// Within this time all who won a place in a window start, one after another.
+const STAGGER_MS: u64 = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chance::Chance;
+
+    fn windows(peers: u64, units: u32, copies: u64) -> Windows {
+        Windows {
+            peers,
+            public: 8,
+            drawn: 4 * (copies - 1).max(1),
+            created: Time(0),
+            widen_ms: WIDEN_MS * (1 + u64::from(units) / peers),
+        }
+    }
+
+    #[test]
+    fn with_few_workers_everybody_wins() {
+        let windows = windows(4, 100, 2);
+        assert_eq!(windows.public_level(u64::MAX, Time(0)), 0);
+        assert_eq!(windows.undrawn_level(Time(0)), 0);
+    }
+
+    #[test]
+    fn a_window_holds_as_many_of_a_thousand_as_it_says() {
+        let (windows, mut chance) = (windows(1000, 100_000, 2), Chance::of_seed(4));
+        let mut counts = [0; 3];
+        for _ in 0..1_000_000 {
+            let ticket = chance.next_u64();
+            counts[0] += u32::from(windows.public_level(ticket, Time(0)) == 0);
+            counts[1] += u32::from(windows.drawn_level(ticket, Time(0)) <= 1);
+            counts[2] += u32::from(windows.audits(ticket, 0.25));
+        }
+        assert!((7700..8300).contains(&counts[0]), "{counts:?}");
+        assert!((7700..8300).contains(&counts[1]), "{counts:?}");
+        assert!((200..300).contains(&counts[2]), "{counts:?}");
+    }
+
+    #[test]
+    fn windows_widen_with_age_and_as_the_job_drains() {
+        let windows = windows(1000, 1000, 2);
+        let late = u64::MAX / 1000 * 100;
+        assert_eq!(windows.public_level(late, Time(0)), 4);
+        assert_eq!(windows.public_level(late, Time(20_000)), 3);
+        assert_eq!(windows.public_level(late, Time(60_000)), 2);
+        assert_eq!(drained(1000, 0), 0);
+        assert_eq!(drained(1000, 499), 0);
+        assert_eq!(drained(1000, 500), 1);
+        assert_eq!(drained(1000, 999), 9);
+        assert_eq!(drained(1000, 1000), LEVEL_MAX);
+        assert_eq!(drained(1, 0), 0);
+    }
+
+    #[test]
+    fn who_has_a_better_place_starts_earlier_and_nobody_waits_for_long() {
+        let windows = windows(1000, 10, 2);
+        let first = windows.stagger_ms(u64::MAX / 100_000, false);
+        let last = windows.stagger_ms(u64::MAX / 1000 * 7, false);
+        assert!(first < 5 && last > 150, "{first} {last}");
+        assert_eq!(windows.stagger_ms(u64::MAX, false), STAGGER_MS);
+        assert_eq!(super::tests::windows(1, 10, 2).stagger_ms(u64::MAX, false), 25);
+    }
+}

@@ -1,0 +1,239 @@
+//! What others ask of a tally: who said what, what this peer did, what is still wanted.
+
+use std::collections::BTreeSet;
+
+use potluck_unit::{NoResult, PeerId, ResultHash, Time};
+
+use super::chunk::{Own, Word, places};
+use super::verdict::Voice;
+use super::{Tally, Verdict, Vote};
+use crate::standing::Standing;
+
+/// How many more peers must speak of a unit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// In all.
+    pub(crate) any: usize,
+    /// How many of them may go by the public lottery.
+    pub(crate) public: usize,
+}
+
+impl Tally {
+    /// Notes what this peer itself found.
+    pub(crate) fn note_own(&mut self, index: u32, own: Own) {
+        let fetched = self.is_fetched(index);
+        if let Some((chunk, place)) = self.at_mut(index) {
+            chunk.note_own(place, own);
+        }
+        self.counts.fetched -= u32::from(fetched);
+        self.counts.fetched += u32::from(self.is_fetched(index));
+    }
+
+    /// What this peer itself found.
+    pub(crate) fn own(&self, index: u32) -> Option<Own> {
+        self.at(index).and_then(|(chunk, place)| chunk.own(place))
+    }
+
+    /// Every vote on a unit with its voter, whether it counts or not.
+    pub(crate) fn votes(&self, index: u32) -> impl Iterator<Item = (PeerId, Vote)> {
+        let (words, bit) = match self.at(index) {
+            Some((chunk, place)) => (&chunk.words[..], 1u64 << place),
+            None => (&[][..], 0),
+        };
+        let said = move |word: &&Word| word.said & bit != 0;
+        words.iter().enumerate().filter(move |(_, word)| said(word)).filter_map(
+            move |(at, word)| {
+                // Once for each peer, however often it says the same.
+                if words[..at].iter().any(|other| said(&other) && other.voter == word.voter) {
+                    return None;
+                }
+                let (result, digest) = word.vote(index)?;
+                let (record, made) = (word.record.id(), word.batch().made);
+                let (peer, _) = self.voters[usize::from(word.voter)];
+                Some((peer, Vote { result, digest, record, made }))
+            },
+        )
+    }
+
+    /// Whether a peer has spoken of this job.
+    pub(crate) fn knows(&self, peer: &PeerId) -> bool {
+        self.voter_at.contains_key(peer)
+    }
+
+    /// Whether what a peer signed then counts for anything in this job.
+    pub(crate) fn is_heard(&self, peer: &PeerId, made: Time, standing: &Standing) -> bool {
+        let doubtful = self.voter_at.get(peer).is_some_and(|voter| self.is_doubtful(*voter));
+        !doubtful && !standing.is_dead(peer, &self.job, made)
+    }
+
+    /// Everybody who ran a unit without a result.
+    pub(crate) fn gave_up(&self, index: u32) -> impl Iterator<Item = (PeerId, NoResult)> {
+        let (words, bit) = match self.at(index) {
+            Some((chunk, place)) => (&chunk.words[..], 1u64 << place),
+            None => (&[][..], 0),
+        };
+        words.iter().filter(move |word| word.gave_up & bit != 0).filter_map(move |word| {
+            let (peer, _) = self.voters[usize::from(word.voter)];
+            word.reason(index).map(|why| (peer, why))
+        })
+    }
+
+    /// Everybody who signed a result of some units of a chunk, with those units.
+    pub(crate) fn workers_of(&self, chunk: u32) -> impl Iterator<Item = (PeerId, u64)> {
+        let words = self.chunks.get(chunk as usize).map_or(&[][..], |chunk| &chunk.words);
+        let said = words.iter().filter(|word| word.said != 0);
+        said.map(|word| (self.voters[usize::from(word.voter)].0, word.said))
+    }
+
+    /// Units of a chunk on which a peer has said anything.
+    pub(crate) fn spoken(&self, chunk: u32, peer: &PeerId) -> u64 {
+        let Some(voter) = self.voter_at.get(peer) else { return 0 };
+        let words = self.chunks.get(chunk as usize).map_or(&[][..], |chunk| &chunk.words);
+        let theirs = words.iter().filter(|word| word.voter == *voter);
+        theirs.fold(0, |mask, word| mask | word.said | word.gave_up)
+    }
+
+    /// Units of a chunk that are open or partial and that this peer has not run.
+    pub(crate) fn useful(&self, chunk: u32) -> u64 {
+        let Some(place) = self.chunks.get(chunk as usize) else { return 0 };
+        let units = (self.units - (chunk * self.chunk_units).min(self.units)).min(self.chunk_units);
+        let all = if units >= 64 { u64::MAX } else { (1 << units) - 1 };
+        all & !(place.accepted | place.disputed | place.unrunnable | place.ran)
+    }
+
+    /// Units of a chunk that this peer ran, is running, or gave up on.
+    pub(crate) fn ran(&self, chunk: u32) -> u64 {
+        self.chunks.get(chunk as usize).map_or(0, |chunk| chunk.ran)
+    }
+
+    /// How many more peers must speak before a unit can be accepted; 0 for one that is settled or
+    /// waits for a dispute to end.
+    pub(crate) fn wanted(&self, index: u32, standing: &Standing) -> Wanted {
+        match self.verdict(index) {
+            Verdict::Accepted(_) | Verdict::Unrunnable(_) | Verdict::Disputed => Wanted::default(),
+            Verdict::Open | Verdict::Partial(_) => {
+                let voices = self.voices(index, standing);
+                let drawn = |voice: &Voice| voice.drawn <= self.drawn_level;
+                let public = |voice: &Voice| voice.public <= self.level && !drawn(voice);
+                let public = voices.iter().filter(|(_, voice)| public(voice)).count().min(1);
+                let drawn = voices.iter().filter(|(_, voice)| drawn(voice)).count();
+                let known = voices.iter().any(|(_, voice)| voice.known);
+                let missing = self.copies.saturating_sub(drawn + public);
+                let any = missing.max(usize::from(!voices.is_empty() && !known));
+                Wanted { any, public: any.min(1 - public) }
+            }
+        }
+    }
+
+    /// The body of this result is on this peer's disk.
+    pub(crate) fn note_body(&mut self, index: u32, result: ResultHash) {
+        let fetched = self.is_fetched(index);
+        let Some((chunk, place)) = self.at_mut(index) else { return };
+        if chunk.holds(place, index, result) {
+            return;
+        }
+        chunk.bodies.retain(|(at, _)| *at != place);
+        chunk.bodies.push((place, result));
+        let now = self.is_fetched(index);
+        self.counts.fetched -= u32::from(fetched);
+        self.counts.fetched += u32::from(now);
+    }
+
+    /// The bodies of these results are no longer on this peer's disk. Those that travelled inside of
+    /// receipts are there as long as the receipts.
+    pub(crate) fn forget_bodies(&mut self, gone: &BTreeSet<ResultHash>) {
+        for index in 0..self.units {
+            let fetched = self.is_fetched(index);
+            let Some((chunk, place)) = self.at_mut(index) else { continue };
+            chunk.bodies.retain(|(at, result)| *at != place || !gone.contains(result));
+            if chunk.own(place).is_some_and(|own| gone.contains(&own.result)) {
+                chunk.dropped |= 1 << place;
+            }
+            self.counts.fetched -= u32::from(fetched);
+            self.counts.fetched += u32::from(self.is_fetched(index));
+        }
+    }
+
+    /// The accepted result of a unit.
+    pub(crate) fn accepted(&self, index: u32) -> Option<ResultHash> {
+        match self.verdict(index) {
+            Verdict::Accepted(result) => Some(result),
+            Verdict::Open | Verdict::Partial(_) | Verdict::Disputed | Verdict::Unrunnable(_) => {
+                None
+            }
+        }
+    }
+
+    /// Whether the body of the accepted result is on this peer's disk.
+    pub(crate) fn is_fetched(&self, index: u32) -> bool {
+        let Verdict::Accepted(result) = self.verdict(index) else { return false };
+        self.at(index).is_some_and(|(chunk, place)| chunk.holds(place, index, result))
+    }
+
+    /// Notes whether this peer ran a unit, is running it, or gave up on it.
+    pub(crate) fn note_ran(&mut self, index: u32, ran: bool) {
+        if let Some((chunk, place)) = self.at_mut(index) {
+            chunk.ran = chunk.ran & !(1 << place) | u64::from(ran) << place;
+        }
+    }
+
+    /// Notes that this peer ran a unit without a result.
+    pub(crate) fn note_blind(&mut self, index: u32) {
+        if let Some((chunk, place)) = self.at_mut(index) {
+            chunk.blind |= 1 << place;
+        }
+    }
+
+    /// Whether this peer ran a unit, is running it, or gave up on it.
+    pub(crate) fn has_run(&self, index: u32) -> bool {
+        self.at(index).is_some_and(|(chunk, place)| chunk.ran >> place & 1 == 1)
+    }
+
+    /// How many units this peer ran to a result.
+    pub(crate) fn found(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.own.len()).sum()
+    }
+
+    /// Who is right about each accepted unit: how many units of each peer.
+    pub(crate) fn credits(&self) -> Vec<(PeerId, u32)> {
+        let mut units = vec![0; self.voters.len()];
+        for index in 0..self.units {
+            for voter in self.right_about(index) {
+                units[usize::from(voter)] += 1;
+            }
+        }
+        self.voters.iter().map(|(peer, _)| *peer).zip(units).filter(|(_, n)| *n > 0).collect()
+    }
+
+    fn right_about(&self, index: u32) -> Vec<u16> {
+        let Verdict::Accepted(accepted) = self.verdict(index) else { return Vec::new() };
+        let right = self.words_on(index).filter(|(_, result, _)| *result == accepted);
+        right.map(|(voter, _, _)| voter).collect()
+    }
+
+    /// Peers that signed what was accepted of a unit, this one left out.
+    pub(crate) fn supporters(&self, index: u32) -> impl Iterator<Item = PeerId> {
+        let right = self.right_about(index).into_iter();
+        right.map(|voter| self.voters[usize::from(voter)].0).filter(|peer| *peer != self.me)
+    }
+
+    /// Units with a verdict that stands on words, for judging anew.
+    pub(crate) fn spoken_of(&self) -> Vec<u32> {
+        let mut units = Vec::new();
+        for (chunk, place) in (0..).zip(&self.chunks) {
+            let heard = place.words.iter().fold(0, |mask, word| mask | word.said | word.gave_up);
+            units.extend(places(heard).map(|place| self.index(chunk, place)));
+        }
+        units
+    }
+
+    /// Units that some have spoken of and that are not accepted.
+    pub(crate) fn waiting(&self) -> Vec<u32> {
+        let mut units = Vec::new();
+        for (chunk, place) in (0..).zip(&self.chunks) {
+            let open = place.partial | place.disputed;
+            units.extend(places(open).map(|place| self.index(chunk, place)));
+        }
+        units
+    }
+}
