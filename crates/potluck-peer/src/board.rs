@@ -219,7 +219,8 @@ impl Board {
 
     /// Whether there is room for one more job, whosever it is.
     fn has_room(&self, job: &Job) -> bool {
-        let units: u64 = self.jobs.values().map(|entry| u64::from(entry.job().units)).sum();
+        let counted = self.jobs.values().filter(|entry| !entry.cleared);
+        let units: u64 = counted.map(|entry| u64::from(entry.job().units)).sum();
         self.jobs.len() < JOBS_MAX && units + u64::from(job.units) <= UNITS_MAX
     }
 

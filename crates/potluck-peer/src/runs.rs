@@ -108,11 +108,14 @@ impl Runs {
         }
     }
 
-    /// How long what slots were given of a job will take, each assignment of unknown cost taken for
-    /// `unknown_us`.
-    pub(crate) fn pending_us(&self, job: &JobId, unknown_us: u64) -> u64 {
-        let of_job = self.slots.iter().flatten().filter(|assignment| assignment.job == *job);
-        of_job.map(|assignment| assignment.cost_us.unwrap_or(unknown_us)).sum()
+    /// How long what slots were given of each job will take, each assignment of unknown cost taken
+    /// for `unknown_us`.
+    pub(crate) fn pending_us(&self, unknown_us: u64) -> BTreeMap<JobId, u64> {
+        let mut pending = BTreeMap::new();
+        for assignment in self.slots.iter().flatten() {
+            *pending.entry(assignment.job).or_default() += assignment.cost_us.unwrap_or(unknown_us);
+        }
+        pending
     }
 
     /// Stops the slots that run or hold units of `job`: nobody wants them any more. What else a slot

@@ -29,7 +29,10 @@ const REVIEW_MS: u64 = 5 * 60 * 1000;
 /// How soon it is counted for somebody new.
 const REVIEW_SOONEST_MS: u64 = 10 * 1000;
 /// Units looked at in one count, those of the newest jobs first: tens of milliseconds.
-const REVIEW_UNITS_MAX: u64 = 1 << 18;
+const REVIEW_UNITS_MAX: u32 = 1 << 18;
+/// Units looked at of one job, so that a large one leaves some for the others. Of a larger one every
+/// second, third and so on stands for all.
+const REVIEW_OF_JOB_MAX: u32 = REVIEW_UNITS_MAX / 4;
 /// Submitters whose turns are remembered while nothing of theirs can run.
 const TURNS_MAX: usize = 1024;
 /// How far one may fall behind while its units can't run, in turns of the other, and in microseconds
@@ -187,11 +190,12 @@ impl Peer {
             if !voted && !served {
                 continue;
             }
-            looked += u64::from(entry.tally.units());
+            let stride = stride(entry.tally.units());
+            looked += entry.tally.units() / stride;
             if looked > REVIEW_UNITS_MAX {
                 break;
             }
-            for (peer, units) in accepted_of(entry) {
+            for (peer, units) in accepted_of(entry, stride) {
                 if let Some(seen) = seen.get_mut(&peer).filter(|_| peer != submitter) {
                     *seen += units;
                 }
@@ -215,9 +219,10 @@ impl Peer {
     /// first, then the older.
     pub(crate) fn jobs_by_turn(&self) -> Vec<JobId> {
         let open = || self.board.jobs().filter(|(_, entry)| self.can_run(entry));
+        let on_slots = self.runs.pending_us(UNKNOWN_US);
         let mut pending: BTreeMap<PeerId, u64> = BTreeMap::new();
         for (id, entry) in open() {
-            let us = self.runs.pending_us(id, UNKNOWN_US) + entry.plan.backlog_us();
+            let us = on_slots.get(id).copied().unwrap_or(0) + entry.plan.backlog_us();
             *pending.entry(entry.submitter()).or_default() += us;
         }
         let turns: BTreeMap<PeerId, u64> =
@@ -234,13 +239,18 @@ impl Peer {
     }
 }
 
-/// How many accepted units of a job each peer has signed for.
-fn accepted_of(entry: &Entry) -> BTreeMap<PeerId, u64> {
+/// One in how many units of a job is looked at.
+fn stride(units: u32) -> u32 {
+    units.div_ceil(REVIEW_OF_JOB_MAX).max(1)
+}
+
+/// How many accepted units of a job each peer has signed for, if one in `stride` stands for all.
+fn accepted_of(entry: &Entry, stride: u32) -> BTreeMap<PeerId, u64> {
     let mut units = BTreeMap::new();
-    for index in 0..entry.tally.units() {
+    for index in (0..entry.tally.units()).step_by(stride as usize) {
         let Some(result) = entry.tally.accepted(index) else { continue };
         for (peer, _) in entry.tally.votes(index).filter(|(_, vote)| vote.result == result) {
-            *units.entry(peer).or_default() += 1;
+            *units.entry(peer).or_default() += u64::from(stride);
         }
     }
     units
@@ -248,7 +258,11 @@ fn accepted_of(entry: &Entry) -> BTreeMap<PeerId, u64> {
 
 #[cfg(test)]
 mod tests {
+    use potluck_unit::{Job, Key, Record, Signed};
+
     use super::*;
+    use crate::board::tests::{NOW, fetched, handle, hear, job, plain_job, receipt, worker};
+    use crate::event::Event;
 
     fn check(done: &[(u64, u32)], expected: &[u64]) {
         assert_eq!(shares(done), expected, "{done:?}");
@@ -297,6 +311,82 @@ mod tests {
         for (n, expected) in [(1, 4375), (2, 1525), (3, 100)] {
             assert!(served[&n].abs_diff(expected) < 20, "{served:?}");
         }
+    }
+
+    #[test]
+    fn of_one_submitter_higher_priority_goes_first_and_then_the_older_job() {
+        let mut donor = worker(2);
+        let record = |nonce, priority, after_ms| {
+            let created = NOW.plus_ms(after_ms);
+            let job = Job { priority, created, ..plain_job(nonce, 100, 1) };
+            Signed::sign(&Key::of_secret(&[1; 32]), Record::Job(job))
+        };
+        let records = [record(1, 5, 0), record(2, 5, 1), record(3, 9, 2), record(4, 0, 0)];
+        for record in &records {
+            hear(&mut donor, NOW, record);
+            fetched(&mut donor, NOW, record.job_id().unwrap());
+        }
+        let expected = [2, 0, 1, 3].map(|n: usize| records[n].job_id().unwrap());
+        assert_eq!(donor.jobs_by_turn(), expected);
+    }
+
+    #[test]
+    fn of_a_job_too_large_to_be_counted_a_part_stands_for_all() {
+        for (units, one_in) in [(1, 1), (65_536, 1), (65_537, 2), (1_000_000, 16)] {
+            assert_eq!(stride(units), one_in);
+            assert!(units / one_in <= REVIEW_OF_JOB_MAX);
+        }
+        let (mut donor, record) = (worker(2), job(1, 10, 1));
+        let id = record.job_id().unwrap();
+        hear(&mut donor, NOW, &record);
+        (0..10).for_each(|index| drop(hear(&mut donor, NOW, &receipt(id, 5, index, 1))));
+        let five = Key::of_secret(&[5; 32]).id();
+        let entry = donor.board.get(&id).unwrap();
+        assert_eq!([1, 2, 5].map(|stride| accepted_of(entry, stride)[&five]), [10; 3]);
+    }
+
+    #[test]
+    fn work_for_ones_own_jobs_earns_nothing_and_work_for_others_does() {
+        let mut donor = worker(2);
+        let (own, others) = (job(5, 10, 1), job(6, 10, 1));
+        for record in [&own, &others] {
+            hear(&mut donor, NOW, record);
+        }
+        let done = |donor: &Peer| {
+            let wanting = [5, 6, 7].map(|n| Key::of_secret(&[n; 32]).id());
+            let done = donor.done_by(&BTreeSet::from(wanting));
+            wanting.map(|peer| done[&peer])
+        };
+        (0..8).for_each(|index| {
+            drop(hear(&mut donor, NOW, &receipt(own.job_id().unwrap(), 5, index, 1)))
+        });
+        assert_eq!(done(&donor), [0, 0, 0]);
+        (0..3).for_each(|index| {
+            drop(hear(&mut donor, NOW, &receipt(others.job_id().unwrap(), 5, index, 1)))
+        });
+        assert_eq!(done(&donor), [3, 0, 0]);
+    }
+
+    #[test]
+    fn what_a_peer_did_for_another_is_set_off_against_what_that_one_did_for_it() {
+        let mut donor = worker(2);
+        let (mine, theirs) = (job(2, 10, 1), job(5, 10, 1));
+        handle(&mut donor, NOW, Event::Submitted { record: mine.clone() });
+        hear(&mut donor, NOW, &theirs);
+        let five = Key::of_secret(&[5; 32]).id();
+        let done = |donor: &Peer| donor.done_by(&BTreeSet::from([five]))[&five];
+        (0..6).for_each(|index| {
+            drop(hear(&mut donor, NOW, &receipt(mine.job_id().unwrap(), 5, index, 1)))
+        });
+        assert_eq!(done(&donor), 12, "six that were seen, and a balance of six");
+        (0..4).for_each(|index| {
+            drop(hear(&mut donor, NOW, &receipt(theirs.job_id().unwrap(), 2, index, 1)))
+        });
+        assert_eq!(done(&donor), 8);
+        (4..9).for_each(|index| {
+            drop(hear(&mut donor, NOW, &receipt(theirs.job_id().unwrap(), 2, index, 1)))
+        });
+        assert_eq!(done(&donor), 6, "never below nothing");
     }
 
     #[test]

@@ -171,6 +171,21 @@ fn fetches_for_keeping_are_few_at_once_and_bounded_in_all() {
     assert_eq!(peer.keepers.under_way(), FETCHES_MAX);
 }
 
+#[test]
+fn one_unit_too_many_for_a_turn_is_looked_at_in_the_next() {
+    let units = u32::try_from(LOOKS_MAX).unwrap() + 1;
+    let record = job(1, units, 1);
+    let id = record.job_id().unwrap();
+    let mut peer = worker(2, &[], None);
+    hear(&mut peer, NOW, &record);
+    hear(&mut peer, NOW, &receipt(id, 10, 0, 7));
+    peer.keepers.round = Some((id, 0));
+    peer.look(NOW);
+    assert_eq!(peer.keepers.round, Some((id, units - 1)));
+    peer.look(NOW);
+    assert_eq!(peer.keepers.round, None);
+}
+
 /// Bodies of 1,000 bytes arrive for these units.
 fn bring(peer: &mut Peer, id: JobId, units: std::ops::Range<u32>) -> Vec<Action> {
     let mut wanted = Vec::new();
