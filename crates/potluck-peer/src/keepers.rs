@@ -31,7 +31,8 @@ const FOUND_MAX: usize = 1 << 20;
 /// Bodies on the disk whose runs and fetches are about to be told: more than all slots of a large
 /// machine report at once.
 const AWAITED_MAX: usize = 16 << 10;
-/// Units looked at in one turn: under two milliseconds.
+/// Units looked at in one turn: some milliseconds in a grid of a thousand, if none of their bodies is
+/// here.
 const LOOKS_MAX: usize = 1024;
 /// Bodies to be fetched for keeping. When there are so many, looking waits.
 const WANTED_MAX: usize = 256;
@@ -144,11 +145,14 @@ impl Keepers {
         self.wanted.retain(|(job, _), _| job != id);
     }
 
-    /// Whether a body of this job may be fetched for keeping. An older one is driven out for it.
+    /// Whether a body of this job may be fetched for keeping. An older job's is driven out for it; but
+    /// what was driven out is not fetched again, which would go on for ever: there must be more room
+    /// than driving out makes.
     fn has_room(&self, id: &JobId, created: Time) -> bool {
+        let most = |bytes: u64| bytes - bytes / 4;
         let held = self.shelves.get(id).map_or(0, |shelf| shelf.bytes);
         let older = || self.shelves.iter().any(|(job, shelf)| (shelf.created, job) < (created, id));
-        held < self.job_max() && (self.bytes < self.bytes_max || older())
+        held < most(self.job_max()) && (self.bytes < most(self.bytes_max) || older())
     }
 
     /// The job that has to give something up, with how many bytes it may keep: some less than the
@@ -296,7 +300,7 @@ impl Peer {
         self.keepers.wanted.remove(&(*id, index));
         let Some(entry) = self.board.get_mut(id) else { return };
         entry.orphans.remove(&index);
-        if !entry.collect {
+        if !entry.collect && !entry.is_cleared() {
             self.keepers.shelve(id, entry.job().created, index, result, bytes);
             self.trim(actions);
         }

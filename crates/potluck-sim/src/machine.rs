@@ -89,6 +89,9 @@ impl Disk {
                 }
             }
             Action::Note(conviction) => self.notes.push(conviction.clone()),
+            Action::Discard(result) => {
+                self.bodies.remove(result);
+            }
             Action::Credit(credit) => {
                 self.credits.insert(credit.peer, *credit);
             }
@@ -96,7 +99,6 @@ impl Disk {
             | Action::Dial { .. }
             | Action::HangUp { .. }
             | Action::Clear(_)
-            | Action::Discard(_)
             | Action::Fetch { .. }
             | Action::Run { .. }
             | Action::Stop { .. }

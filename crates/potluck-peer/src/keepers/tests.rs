@@ -221,7 +221,6 @@ fn what_is_kept_stays_within_its_bounds_and_the_oldest_job_goes_first() {
     assert_eq!(discarded(&bring(&mut peer, ids[0], 0..8)), 0);
     assert_eq!(discarded(&bring(&mut peer, ids[0], 8..9)), 2);
     assert_eq!(peer.job(&ids[0]).unwrap().counts.fetched, 7);
-    assert!(peer.keepers.has_room(&ids[0], NOW.plus_ms(1)));
     assert_eq!(discarded(&bring(&mut peer, ids[1], 0..8)), 0);
     assert!(!peer.keepers.has_room(&ids[1], NOW.plus_ms(3)), "its share is full");
     let gone = bring(&mut peer, ids[2], 0..2);
@@ -229,6 +228,19 @@ fn what_is_kept_stays_within_its_bounds_and_the_oldest_job_goes_first() {
     assert_eq!(peer.keepers.bytes, 14_000);
     let counts = ids.map(|id| peer.job(&id).unwrap().counts.fetched);
     assert_eq!(counts, [4, 8, 2]);
+}
+
+#[test]
+fn what_was_driven_out_is_not_fetched_again_and_a_newer_job_is() {
+    let mut peer = worker(2, &[10], Some(16_000));
+    let ids = [known(&mut peer, 1, 0), known(&mut peer, 3, 50), known(&mut peer, 4, 100)];
+    assert!(peer.keepers.has_room(&ids[0], NOW.plus_ms(1)));
+    bring(&mut peer, ids[0], 0..9);
+    assert!(!peer.keepers.has_room(&ids[0], NOW.plus_ms(1)), "7,000 of 8,000");
+    bring(&mut peer, ids[1], 0..6);
+    let later = NOW.plus_ms(4);
+    assert!(peer.keepers.has_room(&ids[2], later), "older ones give way");
+    assert!(!peer.keepers.has_room(&ids[2], Time(NOW.0 - 1)));
 }
 
 #[test]
