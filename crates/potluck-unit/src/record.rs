@@ -129,9 +129,13 @@ impl Record {
 
 /// A record with its signer and its bytes. Exists only if the signature is good: there is no way to
 /// make one but [`Signed::sign`] and [`Signed::of_bytes`].
+///
+/// One pointer: a peer holds a record in several places, and a simulation at thousands of peers.
 #[derive(Clone)]
-pub struct Signed {
-    record: Arc<Record>,
+pub struct Signed(Arc<Parts>);
+
+struct Parts {
+    record: Record,
     signer: PeerId,
     bytes: Arc<[u8]>,
     id: RecordId,
@@ -140,13 +144,14 @@ pub struct Signed {
 
 impl fmt::Debug for Signed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Signed({} {:?} by {})", self.id.short(), self.record, self.signer.short())
+        let Parts { record, signer, id, .. } = &*self.0;
+        write!(f, "Signed({} {record:?} by {})", id.short(), signer.short())
     }
 }
 
 impl PartialEq for Signed {
     fn eq(&self, other: &Signed) -> bool {
-        self.id == other.id
+        self.0.id == other.0.id
     }
 }
 
@@ -170,13 +175,13 @@ impl Signed {
             bytes.extend_from_slice(&batch.tail());
         }
         debug_assert!(bytes.len() <= Self::BYTES_MAX);
-        Signed {
-            record: Arc::new(record),
+        Signed(Arc::new(Parts {
+            record,
             signer: key.id(),
             id: derive(&bytes[..signed_bytes + Signature::BYTES]),
             bytes: bytes.into(),
             signed_bytes,
-        }
+        }))
     }
 
     /// Reads a record and checks its signature. Errors change nothing.
@@ -216,54 +221,54 @@ impl Signed {
         if let Record::Proof(proof) = &record {
             proof.check_with(verify)?;
         }
-        Ok(Signed {
-            record: Arc::new(record),
+        Ok(Signed(Arc::new(Parts {
+            record,
             signer: id,
             bytes: bytes.into(),
             id: derive(&bytes[..signed_bytes + Signature::BYTES]),
             signed_bytes,
-        })
+        })))
     }
 
     /// What it says.
     pub fn record(&self) -> &Record {
-        &self.record
+        &self.0.record
     }
 
     /// Who says it.
     pub fn signer(&self) -> PeerId {
-        self.signer
+        self.0.signer
     }
 
     /// The whole record as it travels.
     pub fn bytes(&self) -> &Arc<[u8]> {
-        &self.bytes
+        &self.0.bytes
     }
 
     /// The head of a batch of receipts.
     pub(crate) fn receipt_head(&self) -> Option<ReceiptHead> {
-        let head = self.bytes.get(ENVELOPE_BYTES..self.signed_bytes)?;
-        matches!(*self.record, Record::Receipts(_))
+        let head = self.0.bytes.get(ENVELOPE_BYTES..self.0.signed_bytes)?;
+        matches!(self.0.record, Record::Receipts(_))
             .then(|| encoding::decode(head, HEAD_BYTES_MAX).ok())?
     }
 
     pub(crate) fn signature(&self) -> Signature {
         let mut signature = Signature([0; Signature::BYTES]);
-        let end = self.signed_bytes + Signature::BYTES;
-        signature.0.copy_from_slice(&self.bytes[self.signed_bytes..end]);
+        let end = self.0.signed_bytes + Signature::BYTES;
+        signature.0.copy_from_slice(&self.0.bytes[self.0.signed_bytes..end]);
         signature
     }
 
     /// The record's id.
     pub fn id(&self) -> RecordId {
-        self.id
+        self.0.id
     }
 
     /// The job's id, if this is a job.
     pub fn job_id(&self) -> Option<JobId> {
-        matches!(*self.record, Record::Job(_)).then(|| {
+        matches!(self.0.record, Record::Job(_)).then(|| {
             let mut hasher = blake3::Hasher::new_derive_key("potluck job id v1");
-            hasher.update(&self.bytes[..self.signed_bytes]);
+            hasher.update(&self.0.bytes[..self.0.signed_bytes]);
             JobId(*hasher.finalize().as_bytes())
         })
     }
