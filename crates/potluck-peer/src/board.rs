@@ -11,6 +11,7 @@ use potluck_unit::{
 use crate::Peer;
 use crate::action::{Action, Actions, Credit, Need, News};
 use crate::audits::Audits;
+use crate::record_set::RecordSet;
 use crate::schedule::{Plan, Seats};
 use crate::standing::Conviction;
 use crate::standing::Standing;
@@ -55,7 +56,7 @@ pub(crate) enum Held {
 pub(crate) struct Entry {
     pub(crate) record: Signed,
     pub(crate) tally: Tally,
-    pub(crate) receipts: BTreeSet<RecordId>,
+    pub(crate) receipts: RecordSet,
     pub(crate) seats: Seats,
     pub(crate) plan: Plan,
     pub(crate) module: Held,
@@ -93,9 +94,10 @@ pub(crate) struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Board {
     pub(crate) jobs: BTreeMap<JobId, Entry>,
-    pub(crate) records: BTreeMap<RecordId, Signed>,
+    /// Everything in one of the sets.
+    pub(crate) records: RecordSet,
     /// Jobs and closings.
-    pub(crate) ids: BTreeSet<RecordId>,
+    pub(crate) jobs_set: RecordSet,
     changed: BTreeSet<JobId>,
 }
 
@@ -193,17 +195,17 @@ impl Board {
 
     /// Whether a record is in one of the sets.
     pub(crate) fn has(&self, id: &RecordId) -> bool {
-        self.records.contains_key(id)
+        self.records.contains(id)
     }
 
     pub(crate) fn record(&self, id: &RecordId) -> Option<&Signed> {
         self.records.get(id)
     }
 
-    /// The ids in a set, if the set is known here.
-    pub(crate) fn ids(&self, topic: &Topic) -> Option<&BTreeSet<RecordId>> {
+    /// The records of a topic, if it is known here.
+    pub(crate) fn set(&self, topic: &Topic) -> Option<&RecordSet> {
         match topic {
-            Topic::Board => Some(&self.ids),
+            Topic::Board => Some(&self.jobs_set),
             // What is left of a cleared job is not to be completed by neighbours that still have it.
             Topic::Job(job) => {
                 self.jobs.get(job).filter(|entry| !entry.cleared).map(|entry| &entry.receipts)
@@ -295,7 +297,7 @@ impl Peer {
         let entry = Entry {
             record: record.clone(),
             tally: Tally::new(&id, job, &self.me),
-            receipts: BTreeSet::new(),
+            receipts: RecordSet::default(),
             seats: Seats::default(),
             plan: Plan::new(&id, &self.me, job),
             module: held,
@@ -319,8 +321,8 @@ impl Peer {
             changed: false,
         };
         self.board.jobs.insert(id, entry);
-        self.board.records.insert(record.id(), record.clone());
-        self.board.ids.insert(record.id());
+        self.board.records.insert(record);
+        self.board.jobs_set.insert(record);
         self.board.note_changed(id);
         actions.push(Action::Keep(record.clone()));
         self.plan_due = true;
@@ -336,8 +338,8 @@ impl Peer {
         }
         entry.closed = true;
         entry.plan.give_up();
-        self.board.records.insert(record.id(), record.clone());
-        self.board.ids.insert(record.id());
+        self.board.records.insert(record);
+        self.board.jobs_set.insert(record);
         self.board.note_changed(close.job);
         actions.push(Action::Keep(record.clone()));
         self.runs.stop(&close.job, actions);
@@ -394,9 +396,9 @@ impl Peer {
             entry.seats.on_word(now, *chunk, &peer);
         }
         entry.plan.note_hearsay(batch.receipts.len() as u64, batch.spent_ms);
-        entry.receipts.insert(record.id());
+        entry.receipts.insert(record);
         let wider = entry.tally.reckon(chunks, &self.standing);
-        self.board.records.insert(record.id(), record.clone());
+        self.board.records.insert(record);
         actions.push(Action::Keep(record.clone()));
         if peer == self.me {
             self.mark_own(batch);

@@ -7,9 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use potluck_unit::{
-    Compare, Fingerprint, IdRange, Listing, Message, PeerId, RecordId, Signed, Time, Topic,
-};
+use potluck_unit::{Compare, IdRange, Listing, Message, PeerId, RecordId, Signed, Time, Topic};
 
 use crate::Peer;
 use crate::action::{Action, Actions};
@@ -245,8 +243,8 @@ impl Peer {
 
     /// Starts comparing a set with a neighbour.
     pub(crate) fn compare_with(&self, to: PeerId, topic: Topic, actions: &mut Actions) {
-        if let Some(ids) = self.board.ids(&topic) {
-            let ranges = vec![(IdRange::ALL, Fingerprint::of(ids))];
+        if let Some(set) = self.board.set(&topic) {
+            let ranges = vec![(IdRange::ALL, set.fingerprint(IdRange::ALL))];
             actions.say(to, Message::Compare(Compare { topic, ranges }));
         }
     }
@@ -254,25 +252,27 @@ impl Peer {
     /// A neighbour's fingerprints: where ours differ, we list what we have or look closer.
     pub(crate) fn on_compare(&self, from: PeerId, compare: &Compare, actions: &mut Actions) {
         let topic = compare.topic;
-        let Some(ids) = self.board.ids(&topic) else { return };
+        let Some(set) = self.board.set(&topic) else { return };
         let (mut closer, mut after) = (Vec::new(), None);
         for (range, theirs) in &compare.ranges {
-            // Honest ranges rise and do not overlap; then all of them cost one pass over the set.
+            // Honest ranges rise and do not overlap; then all of them cost one pass over the sums.
             if range.first > range.last || after.is_some_and(|last| range.first <= last) {
                 return self.on_misdeed(from, actions);
             }
             after = Some(range.last);
-            let mut mine: Vec<RecordId> = ids.range(range.first..=range.last).copied().collect();
-            if Fingerprint::of(&mine) == *theirs {
+            let sum = set.sum(*range);
+            if sum.fingerprint() == *theirs {
                 continue;
             }
-            if mine.len() <= LISTING_MAX {
+            let count = sum.count() as usize;
+            if count <= LISTING_MAX {
+                let mut mine: Vec<RecordId> = set.range(*range).map(Signed::id).collect();
                 // What was refused is named too: it need not be given again.
                 let refused = self.gossip.refused.range(range.first..=range.last);
                 mine.extend(refused.map(|(id, _)| *id).take(Message::IDS_MAX - LISTING_MAX));
                 actions.say(from, Message::Listing(Listing { topic, range: *range, ids: mine }));
             } else {
-                closer.extend(split(*range, &mine));
+                closer.extend(set.split(*range, count, SPLIT));
             }
         }
         for ranges in closer.chunks(Message::RANGES_MAX) {
@@ -283,7 +283,7 @@ impl Peer {
     /// All that a neighbour has in a range: we ask for what is missing here and give what is there.
     pub(crate) fn on_listing(&self, from: PeerId, listing: &Listing, actions: &mut Actions) {
         let (topic, range) = (listing.topic, listing.range);
-        let Some(ids) = self.board.ids(&topic).filter(|_| range.first <= range.last) else {
+        let Some(set) = self.board.set(&topic).filter(|_| range.first <= range.last) else {
             return;
         };
         let theirs: BTreeSet<RecordId> = listing.ids.iter().copied().collect();
@@ -292,52 +292,23 @@ impl Peer {
         if !missing.is_empty() {
             actions.say(from, Message::Want(missing));
         }
-        let give = ids.range(range.first..=range.last).filter(|id| !theirs.contains(id));
+        let give = set.range(range).filter(|record| !theirs.contains(&record.id()));
         let (mut records, mut bytes, mut rest) = (Vec::new(), 0, None);
-        for id in give {
-            let Some(record) = self.board.record(id).map(Signed::bytes) else { continue };
-            bytes += record.len();
+        for record in give {
+            bytes += record.bytes().len();
             if records.len() == GIVE_MAX || bytes > GIVE_BYTES_MAX {
-                rest = Some(id);
+                rest = Some(record.id());
                 break;
             }
-            records.push(record.clone());
+            records.push(record.bytes().clone());
         }
         say_records(from, records.into_iter(), actions);
         if let Some(next) = rest {
-            let rest = IdRange { first: *next, last: range.last };
-            let print = Fingerprint::of(ids.range(rest.first..=rest.last));
+            let rest = IdRange { first: next, last: range.last };
+            let print = set.fingerprint(rest);
             actions.say(from, Message::Compare(Compare { topic, ranges: vec![(rest, print)] }));
         }
     }
-}
-
-/// Cuts a range into parts with about as many of our ids each.
-fn split(range: IdRange, mine: &[RecordId]) -> Vec<(IdRange, Fingerprint)> {
-    let size = mine.len().div_ceil(SPLIT);
-    let mut parts = Vec::with_capacity(SPLIT);
-    let mut first = range.first;
-    for (at, ids) in mine.chunks(size).enumerate() {
-        let next = mine.get((at + 1) * size);
-        let last = next.map_or(range.last, |next| before(*next));
-        parts.push((IdRange { first, last }, Fingerprint::of(ids)));
-        if let Some(next) = next {
-            first = *next;
-        }
-    }
-    parts
-}
-
-/// The id just below this one, which must not be the lowest.
-fn before(mut id: RecordId) -> RecordId {
-    for byte in id.0.iter_mut().rev() {
-        let (lower, borrowed) = byte.overflowing_sub(1);
-        *byte = lower;
-        if !borrowed {
-            break;
-        }
-    }
-    id
 }
 
 /// Says records in as few messages as their bounds allow.
@@ -364,28 +335,6 @@ mod tests {
         let mut id = RecordId([0; 32]);
         id.0[..8].copy_from_slice(&n.to_be_bytes());
         id
-    }
-
-    #[test]
-    fn the_parts_of_a_range_cover_it_without_overlap() {
-        for count in [65, 66, 100, 1000] {
-            let mine: Vec<RecordId> = (1..=count).map(|n| id(n * 7)).collect();
-            let parts = split(IdRange::ALL, &mine);
-            assert!(parts.len() <= SPLIT);
-            assert_eq!(parts[0].0.first, IdRange::ALL.first);
-            assert_eq!(parts[parts.len() - 1].0.last, IdRange::ALL.last);
-            for pair in parts.windows(2) {
-                assert_eq!(pair[0].0.last, before(pair[1].0.first));
-            }
-            let total: u32 = parts.iter().map(|(_, print)| print.count).sum();
-            assert_eq!(u64::from(total), count);
-        }
-    }
-
-    #[test]
-    fn the_id_before_borrows_through_zeros() {
-        assert_eq!(before(id(1)).0[7], 0);
-        assert_eq!(before(id(1)).0[8..], [0xff; 24]);
     }
 
     #[test]

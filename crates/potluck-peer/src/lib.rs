@@ -21,6 +21,7 @@ mod roster;
 mod admission;
 mod gossip;
 mod board;
+mod record_set;
 mod fetch;
 mod keepers;
 mod retention;

@@ -1,8 +1,6 @@
 //! Retention: when what is known of a job leaves memory and disk.
 
-use std::collections::BTreeSet;
-
-use potluck_unit::{Job, JobId, Record, RecordId, Signed, Time};
+use potluck_unit::{Job, JobId, Record, Signed, Time};
 
 use crate::Peer;
 use crate::action::{Action, Actions, News};
@@ -28,7 +26,7 @@ impl Peer {
             if entry.took_part {
                 self.settle(now, &entry.tally, actions);
             }
-            self.forget_records(&entry.receipts, actions);
+            self.forget_records(entry.receipts.iter(), actions);
             let is_about = |record: &Signed| match record.record() {
                 Record::Close(close) => close.job == id,
                 Record::Job(_) => record.id() == entry.record.id(),
@@ -36,10 +34,9 @@ impl Peer {
                     false
                 }
             };
-            let ids = self.board.ids.iter().copied();
-            let about = |record: &RecordId| self.board.records.get(record).is_some_and(is_about);
-            let about: BTreeSet<RecordId> = ids.filter(about).collect();
-            self.forget_records(&about, actions);
+            let about = self.board.jobs_set.iter().filter(|record| is_about(record));
+            let about: Vec<Signed> = about.cloned().collect();
+            self.forget_records(about.iter(), actions);
             self.runs.stop(&id, actions);
             self.keepers.forget(&id);
             actions.push(Action::Clear(id));
@@ -74,7 +71,7 @@ impl Peer {
         if took_part {
             self.settle(now, &tally, actions);
         }
-        self.forget_records(&receipts, actions);
+        self.forget_records(receipts.iter(), actions);
         self.keepers.forget(id);
         actions.push(Action::Clear(*id));
         self.board.note_changed(*id);
@@ -88,10 +85,14 @@ impl Peer {
         }
     }
 
-    fn forget_records(&mut self, ids: &BTreeSet<RecordId>, actions: &mut Actions) {
-        for id in ids {
-            self.board.ids.remove(id);
-            if let Some(record) = self.board.records.remove(id) {
+    fn forget_records<'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a Signed>,
+        actions: &mut Actions,
+    ) {
+        for record in records {
+            self.board.jobs_set.remove(&record.id());
+            if let Some(record) = self.board.records.remove(&record.id()) {
                 actions.push(Action::Forget(record));
             }
         }

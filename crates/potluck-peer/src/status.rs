@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use potluck_unit::{
-    BlobId, Fingerprint, Job, JobId, NoResult, PeerId, RecordId, ResultHash, Signed, Statement,
-    Time, Topic,
+    BlobId, Fingerprint, IdRange, Job, JobId, NoResult, PeerId, RecordId, ResultHash, Signed,
+    Statement, Time, Topic,
 };
 
 use crate::Peer;
@@ -124,7 +124,7 @@ impl Peer {
 
     /// What a set of records amounts to here, if it is known: equal at two peers when the sets are.
     pub fn fingerprint(&self, topic: &Topic) -> Option<Fingerprint> {
-        self.board.ids(topic).map(Fingerprint::of)
+        self.board.set(topic).map(|set| set.fingerprint(IdRange::ALL))
     }
 
     /// Every peer heard of.
@@ -172,8 +172,7 @@ impl Peer {
     pub fn receipts_of(&self, peer: &PeerId) -> Vec<(RecordId, JobId, u32, Statement)> {
         let mut found = Vec::new();
         for (id, entry) in self.board.jobs() {
-            let records = entry.receipts.iter().filter_map(|id| self.board.record(id));
-            for record in records.filter(|record| record.signer() == *peer) {
+            for record in entry.receipts.iter().filter(|record| record.signer() == *peer) {
                 if let potluck_unit::Record::Receipts(batch) = record.record() {
                     let receipts = batch.receipts.iter();
                     found.extend(receipts.map(|r| (record.id(), *id, r.index, r.statement)));

@@ -39,7 +39,7 @@ pub use inputs::{InputIndex, InputTable, InputsError, PageRef, Row, rows_of_page
 pub use job::{Extra, Job, Quality};
 pub use key::{Key, Signature};
 pub use limits::{Limits, LimitsError};
-pub use message::{Compare, Fingerprint, Hello, IdRange, Listing, Message, Topic};
+pub use message::{Compare, Fingerprint, Hello, IdRange, IdSum, Listing, Message, Topic};
 pub use outcome::{Fault, NoResult, Outcome, OutcomeError, RunReport};
 pub use proof::Proof;
 pub use receipt::{Receipt, ReceiptBatch, ReceiptHead, Seat, Statement};

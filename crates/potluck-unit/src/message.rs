@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::encoding::{self, DecodeError};
 use crate::{JobId, RecordId, Signed};
@@ -68,8 +68,9 @@ pub struct Listing {
     pub ids: Vec<RecordId>,
 }
 
-/// Ids from `first` to `last`, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Ids from `first` to `last`, both included. Its bytes leave out the zeros at the end of `first` and
+/// the ones at the end of `last`: bounds that are chosen well cost three or four bytes each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdRange {
     /// The lowest id.
     pub first: RecordId,
@@ -80,6 +81,54 @@ pub struct IdRange {
 impl IdRange {
     /// All ids.
     pub const ALL: IdRange = IdRange { first: RecordId([0; 32]), last: RecordId([0xff; 32]) };
+
+    /// Cuts this range in two between `below`, which goes to the lower part, and `above`, where as
+    /// few bytes as possible name the cut. Both must be in the range, in this order.
+    pub fn cut(&self, below: &RecordId, above: &RecordId) -> (IdRange, IdRange) {
+        let same = below.0.iter().zip(&above.0).take_while(|(a, b)| a == b).count();
+        let mut first = RecordId([0; 32]);
+        let named = (same + 1).min(32);
+        first.0[..named].copy_from_slice(&above.0[..named]);
+        let lower = IdRange { first: self.first, last: before(first) };
+        (lower, IdRange { first, last: self.last })
+    }
+}
+
+/// The id just below this one, which must not be the lowest.
+fn before(mut id: RecordId) -> RecordId {
+    for byte in id.0.iter_mut().rev() {
+        let (lower, borrowed) = byte.overflowing_sub(1);
+        *byte = lower;
+        if !borrowed {
+            break;
+        }
+    }
+    id
+}
+
+impl Serialize for IdRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (trimmed(&self.first, 0), trimmed(&self.last, 0xff)).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for IdRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (first, last) = <(&[u8], &[u8])>::deserialize(deserializer)?;
+        let padded = |bytes: &[u8], padding| {
+            let mut id = RecordId([padding; 32]);
+            let start = id.0.get_mut(..bytes.len());
+            start.ok_or_else(|| de::Error::custom("a bound is too long"))?.copy_from_slice(bytes);
+            Ok(id)
+        };
+        Ok(IdRange { first: padded(first, 0)?, last: padded(last, 0xff)? })
+    }
+}
+
+/// An id without the bytes of `padding` at its end.
+fn trimmed(id: &RecordId, padding: u8) -> &[u8] {
+    let bytes = id.0.iter().rposition(|byte| *byte != padding).map_or(0, |at| at + 1);
+    &id.0[..bytes]
 }
 
 /// What a set of ids in a range amounts to: their number, and a hash of their sum, which nobody can
@@ -95,31 +144,73 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// The fingerprint of these ids, in any order.
     pub fn of<'a>(ids: impl IntoIterator<Item = &'a RecordId>) -> Fingerprint {
-        let (mut count, mut sum) = (0u32, [0u64; 4]);
-        for id in ids {
-            count += 1;
-            add(&mut sum, id);
+        let mut sum = IdSum::default();
+        ids.into_iter().for_each(|id| sum.add(id));
+        sum.fingerprint()
+    }
+}
+
+/// The sum of a set of ids modulo 2^256, and their number: what a fingerprint is made of. Sums of
+/// parts add up to that of the whole, so a set that keeps them need not look at each id again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IdSum {
+    count: u32,
+    limbs: [u64; 4],
+}
+
+impl IdSum {
+    /// How many ids are in it.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Adds an id.
+    pub fn add(&mut self, id: &RecordId) {
+        self.add_all(&IdSum { count: 1, limbs: limbs(id) });
+    }
+
+    /// Adds all ids of another sum.
+    pub fn add_all(&mut self, other: &IdSum) {
+        self.count = self.count.wrapping_add(other.count);
+        let mut carry = false;
+        for (limb, other) in self.limbs.iter_mut().zip(other.limbs) {
+            let (partial, first) = limb.overflowing_add(other);
+            let (total, second) = partial.overflowing_add(u64::from(carry));
+            (*limb, carry) = (total, first | second);
         }
+    }
+
+    /// Takes away an id that is in it.
+    pub fn subtract(&mut self, id: &RecordId) {
+        self.count = self.count.wrapping_sub(1);
+        let mut borrow = false;
+        for (limb, other) in self.limbs.iter_mut().zip(limbs(id)) {
+            let (partial, first) = limb.overflowing_sub(other);
+            let (total, second) = partial.overflowing_sub(u64::from(borrow));
+            (*limb, borrow) = (total, first | second);
+        }
+    }
+
+    /// What the ids amount to.
+    pub fn fingerprint(&self) -> Fingerprint {
         let mut hasher = blake3::Hasher::new_derive_key("potluck fingerprint v1");
-        hasher.update(&count.to_le_bytes());
-        sum.iter().for_each(|limb| {
+        hasher.update(&self.count.to_le_bytes());
+        self.limbs.iter().for_each(|limb| {
             hasher.update(&limb.to_le_bytes());
         });
         let mut hash = [0; 16];
         hash.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        Fingerprint { count, hash }
+        Fingerprint { count: self.count, hash }
     }
 }
 
-/// Addition modulo 2^256.
-fn add(sum: &mut [u64; 4], id: &RecordId) {
-    let mut carry = false;
-    for (limb, bytes) in sum.iter_mut().zip(id.0.chunks_exact(8)) {
-        let other = bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
-        let (partial, first) = limb.overflowing_add(other);
-        let (total, second) = partial.overflowing_add(u64::from(carry));
-        (*limb, carry) = (total, first | second);
+/// An id as a number of 256 bits, the lowest limb first.
+fn limbs(id: &RecordId) -> [u64; 4] {
+    let mut limbs = [0; 4];
+    for (limb, bytes) in limbs.iter_mut().zip(id.0.chunks_exact(8)) {
+        *limb = bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
     }
+    limbs
 }
 
 impl Message {
@@ -218,7 +309,7 @@ pub(crate) mod tests {
     #[test]
     fn messages_keep_their_bytes() {
         let all: Vec<u8> = samples().iter().flat_map(Message::to_bytes).collect();
-        assert_eq!(crate::BlobId::of(&all).short(), "15fdf09c");
+        assert_eq!(crate::BlobId::of(&all).short(), "aef304de");
     }
 
     #[test]
@@ -263,5 +354,51 @@ pub(crate) mod tests {
         turned.reverse();
         assert_eq!(Fingerprint::of(&set), Fingerprint::of(&turned));
         assert_ne!(Fingerprint::of(&set), Fingerprint::of(&set[1..]));
+    }
+
+    #[test]
+    fn what_is_taken_out_of_a_sum_leaves_the_rest() {
+        let set = ids(9);
+        let sum = |ids: &[RecordId]| {
+            let mut sum = IdSum::default();
+            ids.iter().for_each(|id| sum.add(id));
+            sum
+        };
+        let mut left = sum(&set);
+        set[4..].iter().for_each(|id| left.subtract(id));
+        assert_eq!(left, sum(&set[..4]));
+        left.add_all(&sum(&set[4..]));
+        assert_eq!(left.fingerprint(), Fingerprint::of(&set));
+    }
+
+    #[test]
+    fn a_range_is_cut_between_two_ids_by_few_bytes() {
+        let mut set = ids(1000);
+        set.sort_unstable();
+        let mut rest = IdRange::ALL;
+        for pair in set.windows(2) {
+            let (lower, upper) = rest.cut(&pair[0], &pair[1]);
+            assert!(lower.last >= pair[0] && upper.first <= pair[1] && lower.last < upper.first);
+            assert_eq!(before(upper.first), lower.last);
+            assert!(encoding::encode(&lower).len() <= 10, "{lower:?}");
+            rest = upper;
+        }
+        let twin = RecordId([7; 32]);
+        let mut next = twin;
+        next.0[31] += 1;
+        let (lower, upper) = IdRange::ALL.cut(&twin, &next);
+        assert_eq!((lower.last, upper.first), (twin, next));
+    }
+
+    #[test]
+    fn a_bound_with_padding_or_of_33_bytes_is_refused() {
+        let range = |first: &[u8], last: &[u8]| {
+            encoding::decode::<IdRange>(&encoding::encode(&(first, last)), 100)
+        };
+        assert_eq!(range(&[], &[]), Ok(IdRange::ALL));
+        assert!(range(&[1; 32], &[2; 32]).is_ok());
+        assert!(range(&[1, 0], &[]).is_err());
+        assert!(range(&[], &[1, 0xff]).is_err());
+        assert!(range(&[1; 33], &[]).is_err());
     }
 }
