@@ -32,15 +32,24 @@ const REFUSED_MAX: usize = 4096;
 const REFUSED_MS: u64 = 60 * 1000;
 /// Claims and contacts held for neighbours that ask.
 const PASSING_MAX: usize = 4096;
-/// Ranges with at most this many ids are listed, not split.
-const LISTING_MAX: usize = 64;
+/// Ranges with at most this many ids are listed, not split. Measured with 10, 1,000 and 10,000 of
+/// 100,000 missing: 64 ids and 8 parts cost 1.1 to 1.7 times as much, and more round trips.
+const LISTING_MAX: usize = 16;
 /// Into how many parts a range is split.
-const SPLIT: usize = 8;
+const SPLIT: usize = 16;
 /// Records given in answer to one listing; the rest of the range is compared again.
 const GIVE_MAX: usize = 128;
 /// Bytes of records given in answer to one message, so that asking costs about as much as answering
 /// makes of it.
 const GIVE_BYTES_MAX: usize = 1 << 20;
+/// A set that has not grown for so long while it was being filled is compared anew, with anybody: a
+/// message was lost, or all is there.
+const FILL_PAUSE_MS: u64 = 1500;
+/// Records of a set that are missing at once: more than ever are on their way by gossip.
+const MUCH: u32 = 256;
+/// A neighbour may fill a set for so long before others are heard too: one that gives next to nothing
+/// must not keep a peer from the rest. Time for a million records at 1,000 for each round trip.
+const FILL_MAX_MS: u64 = 60 * 1000;
 /// Bytes of records put into one message.
 const SAY_BYTES_MAX: usize = 256 << 10;
 
@@ -54,6 +63,20 @@ pub(crate) struct Gossip {
     missing: BTreeMap<RecordId, Missing>,
     /// Records that there was no place for, and until when they are not looked at again.
     refused: BTreeMap<RecordId, Time>,
+    /// Sets that are being filled; as many as there are topics at most.
+    filling: BTreeMap<Topic, Filling>,
+}
+
+/// A set in which much is missing is filled from one neighbour: the others would all give the same.
+#[derive(Debug)]
+struct Filling {
+    from: PeerId,
+    begun: Time,
+    /// When it last grew, and how many records were in it then.
+    grew: Time,
+    len: usize,
+    /// Whether so much is missing that what comes is old, and others have it too.
+    much: bool,
 }
 
 /// A set that forgets its oldest.
@@ -81,6 +104,12 @@ impl Remembered {
         {
             self.ids.remove(&oldest);
         }
+    }
+}
+
+impl Filling {
+    fn lasts(&self, now: Time) -> bool {
+        now.ms_since(self.grew) < FILL_PAUSE_MS && now.ms_since(self.begun) < FILL_MAX_MS
     }
 }
 
@@ -127,9 +156,42 @@ impl Gossip {
         }
     }
 
+    /// Whether a set is being filled by another neighbour than this.
+    fn is_filled_by_another(&self, now: Time, topic: &Topic, peer: &PeerId) -> bool {
+        self.filling.get(topic).is_some_and(|filling| filling.from != *peer && filling.lasts(now))
+    }
+
+    /// Whether what a neighbour says of a set comes because much was missing here.
+    pub(crate) fn is_filled_by(&self, now: Time, topic: &Topic, peer: &PeerId) -> bool {
+        let filling = self.filling.get(topic).filter(|filling| filling.much && filling.lasts(now));
+        filling.is_some_and(|filling| filling.from == *peer)
+    }
+
+    /// A neighbour has so many records of a set that are missing here, where `len` are.
+    fn note_filling(&mut self, now: Time, topic: Topic, from: PeerId, len: usize, missing: u32) {
+        let much = missing >= MUCH;
+        let fresh = || Filling { from, begun: now, grew: now, len, much };
+        let filling = self.filling.entry(topic).or_insert_with(fresh);
+        if filling.from != from {
+            *filling = fresh();
+        } else if len > filling.len {
+            (filling.grew, filling.len) = (now, len);
+        }
+        filling.much |= much;
+    }
+
+    /// Takes the sets that have stopped growing.
+    fn take_filled(&mut self, now: Time) -> Vec<(Topic, bool)> {
+        let ended = self.filling.extract_if(.., |_, filling| !filling.lasts(now));
+        ended.map(|(topic, filling)| (topic, filling.much)).collect()
+    }
+
     /// A neighbour is gone.
     pub(crate) fn on_left(&mut self, peer: &PeerId) {
         self.announce.remove(peer);
+        self.filling.values_mut().filter(|filling| filling.from == *peer).for_each(|filling| {
+            filling.begun = Time(0);
+        });
         for missing in self.missing.values_mut() {
             let asked =
                 missing.from.iter().take(missing.asked).filter(|from| *from != peer).count();
@@ -241,19 +303,40 @@ impl Peer {
         say_records(from, found, actions);
     }
 
-    /// Starts comparing a set with a neighbour.
-    pub(crate) fn compare_with(&self, to: PeerId, topic: Topic, actions: &mut Actions) {
-        if let Some(set) = self.board.set(&topic) {
+    /// Starts comparing a set with a neighbour, unless another is about to fill it.
+    pub(crate) fn compare_with(&self, now: Time, to: PeerId, topic: Topic, actions: &mut Actions) {
+        let set = self.board.set(&topic);
+        if let Some(set) = set.filter(|_| !self.gossip.is_filled_by_another(now, &topic, &to)) {
             let ranges = vec![(IdRange::ALL, set.fingerprint(IdRange::ALL))];
             actions.say(to, Message::Compare(Compare { topic, ranges }));
         }
     }
 
+    /// Compares anew what was being filled and has stopped growing: with anybody, to go on where a
+    /// message was lost; with everybody if much has come, since none of it was passed on.
+    pub(crate) fn compare_filled(&mut self, now: Time, actions: &mut Actions) {
+        let mut neighbours: Vec<PeerId> = self.roster.neighbours().collect();
+        for (topic, much) in self.gossip.take_filled(now) {
+            self.chance.shuffle(&mut neighbours);
+            let few = if much { neighbours.len() } else { 1 };
+            for peer in neighbours.iter().take(few) {
+                self.compare_with(now, *peer, topic, actions);
+            }
+        }
+    }
+
     /// A neighbour's fingerprints: where ours differ, we list what we have or look closer.
-    pub(crate) fn on_compare(&self, from: PeerId, compare: &Compare, actions: &mut Actions) {
+    pub(crate) fn on_compare(
+        &mut self,
+        now: Time,
+        from: PeerId,
+        compare: &Compare,
+        actions: &mut Actions,
+    ) {
         let topic = compare.topic;
         let Some(set) = self.board.set(&topic) else { return };
-        let (mut closer, mut after) = (Vec::new(), None);
+        let (mut closer, mut listings, mut after, mut missing) =
+            (Vec::new(), Vec::new(), None, 0u32);
         for (range, theirs) in &compare.ranges {
             // Honest ranges rise and do not overlap; then all of them cost one pass over the sums.
             if range.first > range.last || after.is_some_and(|last| range.first <= last) {
@@ -265,15 +348,27 @@ impl Peer {
                 continue;
             }
             let count = sum.count() as usize;
+            missing = missing.saturating_add(theirs.count.saturating_sub(sum.count()));
             if count <= LISTING_MAX {
                 let mut mine: Vec<RecordId> = set.range(*range).map(Signed::id).collect();
                 // What was refused is named too: it need not be given again.
                 let refused = self.gossip.refused.range(range.first..=range.last);
                 mine.extend(refused.map(|(id, _)| *id).take(Message::IDS_MAX - LISTING_MAX));
-                actions.say(from, Message::Listing(Listing { topic, range: *range, ids: mine }));
+                listings.push(Listing { topic, range: *range, ids: mine });
             } else {
                 closer.extend(set.split(*range, count, SPLIT));
             }
+        }
+        if missing > 0 {
+            if self.gossip.is_filled_by_another(now, &topic, &from) {
+                return;
+            }
+            let len = set.len();
+            self.gossip.note_filling(now, topic, from, len, missing);
+            self.timers.at_latest(Timer::Tick, now.plus_ms(FILL_PAUSE_MS));
+        }
+        for listing in listings {
+            actions.say(from, Message::Listing(listing));
         }
         for ranges in closer.chunks(Message::RANGES_MAX) {
             actions.say(from, Message::Compare(Compare { topic, ranges: ranges.to_vec() }));

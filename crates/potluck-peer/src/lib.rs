@@ -283,10 +283,13 @@ impl Peer {
             return;
         }
         self.count_workers(now, actions);
-        self.compare_with(peer, Topic::Board, actions);
-        let open = self.board.jobs().filter(|(_, entry)| !entry.closed && !entry.is_settled());
-        for id in open.map(|(id, _)| *id).take(COMPARE_JOBS_MAX) {
-            self.compare_with(peer, Topic::Job(id), actions);
+        if outbound {
+            // One side is enough: comparing levels both.
+            self.compare_with(now, peer, Topic::Board, actions);
+            let open = self.board.jobs().filter(|(_, entry)| !entry.closed && !entry.is_settled());
+            for id in open.map(|(id, _)| *id).take(COMPARE_JOBS_MAX) {
+                self.compare_with(now, peer, Topic::Job(id), actions);
+            }
         }
         let kept = self.board.jobs().filter(|(_, entry)| entry.is_ready());
         for (id, _) in kept.filter(|(_, entry)| entry.submitter() == peer) {
@@ -319,7 +322,7 @@ impl Peer {
             }
             Message::Have(ids) => self.on_have(now, from, &ids),
             Message::Want(ids) => self.on_want(from, &ids, actions),
-            Message::Compare(compare) => self.on_compare(from, &compare, actions),
+            Message::Compare(compare) => self.on_compare(now, from, &compare, actions),
             Message::Listing(listing) => self.on_listing(from, &listing, actions),
             Message::Keeping(job) => self.on_keeping(from, job, actions),
         }
@@ -406,15 +409,27 @@ impl Peer {
         } else if !self.gossip.is_refused(&record.id()) {
             self.gossip.note_seen(record.id());
         }
-        if fresh {
+        if fresh && !self.is_old(now, record, &from) {
             self.spread(now, record, Some(from), actions);
         }
         if let Some(job) = record.job_id().filter(|_| fresh) {
             // Others may be done with much of it already.
-            self.compare_with(from, Topic::Job(job), actions);
+            self.compare_with(now, from, Topic::Job(job), actions);
             self.compare_at = self.compare_at.min(now.plus_ms(COMPARE_BUSY_MS));
             self.fetch_inputs(now, actions);
             self.look_again_at_latest(now.plus_ms(TICK_BUSY_MS));
+        }
+    }
+
+    /// Whether a record comes late, with much else that this peer missed and others have.
+    fn is_old(&self, now: Time, record: &Signed, from: &PeerId) -> bool {
+        match record.record() {
+            Record::Receipts(batch) => self.gossip.is_filled_by(now, &Topic::Job(batch.job), from),
+            Record::Job(_)
+            | Record::Claim(_)
+            | Record::Close(_)
+            | Record::Contact(_)
+            | Record::Proof(_) => false,
         }
     }
 
@@ -530,11 +545,12 @@ impl Peer {
             self.gossip.pass(&contact);
             self.spread(now, &contact, None, actions);
         }
+        self.compare_filled(now, actions);
         let busy = self.board.is_busy();
         if self.compare_at <= now {
             let pause = if busy { COMPARE_BUSY_MS } else { COMPARE_IDLE_MS };
             self.compare_at = now.plus_ms(pause);
-            self.compare_with_one(actions);
+            self.compare_with_one(now, actions);
         }
         self.count_workers(now, actions);
         let mut workers: Vec<PeerId> = self.roster.live_workers(now).copied().collect();
@@ -560,11 +576,11 @@ impl Peer {
     }
 
     /// Compares the board, and a few open jobs in turn, with one neighbour at random.
-    fn compare_with_one(&mut self, actions: &mut Actions) {
+    fn compare_with_one(&mut self, now: Time, actions: &mut Actions) {
         let mut neighbours: Vec<PeerId> = self.roster.neighbours().collect();
         self.chance.shuffle(&mut neighbours);
         let Some(peer) = neighbours.first().copied() else { return };
-        self.compare_with(peer, Topic::Board, actions);
+        self.compare_with(now, peer, Topic::Board, actions);
         let open = |(_, entry): &(&potluck_unit::JobId, &board::Entry)| {
             !entry.closed && !entry.is_settled()
         };
@@ -574,7 +590,7 @@ impl Peer {
         turn.extend(ids.iter().filter(|id| !after(id)).copied());
         for id in turn.into_iter().take(COMPARE_JOBS_MAX) {
             self.compared = Some(id);
-            self.compare_with(peer, Topic::Job(id), actions);
+            self.compare_with(now, peer, Topic::Job(id), actions);
         }
     }
 }
