@@ -70,6 +70,10 @@ use timers::{Timer, Timers};
 /// domain of records; a simulation may remember it.
 pub type Verify = Arc<dyn Fn(&PeerId, &[u8], &Signature) -> bool + Send + Sync>;
 
+/// How a peer reads records. Everybody's answer must be that of [`Signed::of_bytes`]; a simulation
+/// may remember it, so that what reaches a thousand peers is decoded and held once.
+pub type Read = Arc<dyn Fn(&Arc<[u8]>) -> Result<Signed, DecodeError> + Send + Sync>;
+
 /// How a peer draws, and checks what others drew. Everybody's answers must be those of
 /// [`Key::draw`] and [`DrawProof::check`]; a simulation may use something cheaper among itself.
 pub trait Draws: Send + Sync {
@@ -95,6 +99,8 @@ pub struct Config {
     pub seed: u64,
     /// How it checks signatures; none for the plain way.
     pub verify: Option<Verify>,
+    /// How it reads records; none for the plain way. Does what `verify` does too.
+    pub read: Option<Read>,
     /// How it draws; none for the plain way.
     pub draws: Option<Arc<dyn Draws>>,
     /// Whether strangers take part: then keys cost work, and newcomers are on probation.
@@ -329,7 +335,15 @@ impl Peer {
     }
 
     /// A record arrived as bytes. It is checked only if it is not known.
-    fn on_bytes(&mut self, now: Time, from: PeerId, bytes: &[u8], actions: &mut Actions) {
+    fn on_bytes(&mut self, now: Time, from: PeerId, bytes: &Arc<[u8]>, actions: &mut Actions) {
+        if let Some(read) = &self.config.read
+            && let Ok(record) = read(bytes)
+        {
+            if !self.is_seen(&record.id()) {
+                self.on_record(now, from, &record, actions);
+            }
+            return;
+        }
         let Some(id) = potluck_unit::id_of(bytes) else { return self.on_misdeed(from, actions) };
         if self.is_seen(&id) {
             return;

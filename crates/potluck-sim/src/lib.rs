@@ -13,7 +13,9 @@ mod guest;
 mod network;
 mod oracle;
 mod trace;
+mod crowd;
 
+pub use crowd::{Crowd, Fared};
 pub use oracle::Failure;
 pub use scenario::{Blow, Churn, Conduct, Faults, MachineSpec, Scenario};
 pub use trace::Trace;

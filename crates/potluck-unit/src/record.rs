@@ -191,6 +191,13 @@ impl Signed {
         })
     }
 
+    /// [`Signed::of_bytes`] that holds on to the bytes it is given instead of a copy.
+    pub fn of_shared(bytes: &Arc<[u8]>) -> Result<Signed, DecodeError> {
+        let Signed(parts) = Self::of_bytes(bytes)?;
+        let parts = Arc::into_inner(parts).map(|parts| Parts { bytes: bytes.clone(), ..parts });
+        parts.map(|parts| Signed(Arc::new(parts))).ok_or(DecodeError::Malformed)
+    }
+
     /// [`Signed::of_bytes`] with the caller's way of checking a signature, which must agree with
     /// [`PeerId::signed`]: a simulation of many peers remembers the answers, a peer that reads back
     /// its own disk need not ask again.

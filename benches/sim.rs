@@ -1,0 +1,178 @@
+//! What a grid of many costs as it grows: simulated crowds of production peers.
+//!
+//! `cargo bench -p potluck-sim` prints the table and holds it against `benches/baseline.toml`: a
+//! figure that is worse than the accepted one by more than its tolerance fails. Virtual time makes
+//! every figure but wall time and memory exact for a seed; tolerances leave room for changes that
+//! are meant. `-- --full` adds the large crowds, `-- --accept` writes the figures found as the
+//! accepted ones, `-- NAME` runs the crowd of that name.
+
+#![expect(clippy::print_stdout, reason = "a benchmark's figures are its output")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+#![expect(clippy::disallowed_types, reason = "a measurement reads the clock; no peer does")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use potluck_sim::{Crowd, Fared};
+use potluck_unit::Quality;
+use toml::{Table, Value};
+
+/// One crowd of the table.
+struct Case {
+    name: &'static str,
+    full: bool,
+    crowd: Crowd,
+}
+
+/// A figure that is held against the baseline: lower is better.
+struct Figure {
+    name: &'static str,
+    value: f64,
+    /// How much worse it may be than accepted, as a share of that, and on top as such.
+    tolerance: (f64, f64),
+}
+
+fn cases() -> Vec<Case> {
+    let case = |name, full, crowd| Case { name, full, crowd };
+    // Units of 10 ms that all want done at once: what people wait for.
+    let quick = |workers, units| Crowd {
+        unit_us: 10_000,
+        unit_sigma: 0,
+        speed_sigma: 0,
+        submit_ms: 60_000,
+        ..Crowd::of(workers, units, Quality::Standard)
+    };
+    vec![
+        case("interactive-100", false, quick(100, 32)),
+        case("interactive-1000", false, quick(1000, 200)),
+        case("bulk-100", false, Crowd::of(100, 10_000, Quality::Bulk)),
+        case("standard-100", false, Crowd::of(100, 10_000, Quality::Standard)),
+        case("bulk-1000", false, Crowd::of(1000, 10_000, Quality::Bulk)),
+        case("bulk-1000-long", true, Crowd::of(1000, 100_000, Quality::Bulk)),
+        case("bulk-10000", true, Crowd::of(10_000, 10_000, Quality::Bulk)),
+    ]
+}
+
+fn figures(crowd: &Crowd, fared: &Fared) -> Vec<Figure> {
+    let units = f64::from(crowd.units);
+    let total = |pick: fn(&(u64, u64)) -> u64| fared.said.values().map(pick).sum::<u64>() as f64;
+    let done = fared.accepted_ms.last().copied().unwrap_or(0) as f64;
+    let peers = f64::from(crowd.workers + 1);
+    let figure = |name, value, tolerance| Figure { name, value, tolerance };
+    vec![
+        figure("unaccepted", units - fared.accepted_ms.len() as f64, (0.0, 0.0)),
+        figure("wrong", fared.wrong.into(), (0.0, 0.0)),
+        figure("p50_ms", share(&fared.accepted_ms, 0.5), (0.1, 10.0)),
+        figure("p99_ms", share(&fared.accepted_ms, 0.99), (0.1, 10.0)),
+        figure("makespan_to_fluid", done / (fared.fluid_ms.max(1) as f64), (0.03, 0.01)),
+        figure("waste_percent", fared.waste_ppm as f64 / 10_000.0, (0.2, 0.2)),
+        figure("messages_per_unit_and_peer", total(|said| said.0) / units / peers, (0.1, 0.01)),
+        figure("bytes_per_unit_and_peer", total(|said| said.1) / units / peers, (0.1, 10.0)),
+    ]
+}
+
+fn share(sorted: &[u64], share: f64) -> f64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "far inside")]
+    let at = (sorted.len().saturating_sub(1) as f64 * share).round() as usize;
+    sorted.get(at).copied().unwrap_or(0) as f64
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
+    let mut accepted = baseline();
+    let mut worse = Vec::new();
+    for case in cases() {
+        let named = wanted.iter().any(|name| *name == case.name);
+        if !(named || (wanted.is_empty() && (has("--full") || !case.full))) {
+            continue;
+        }
+        let (begun, before) = (Instant::now(), resident_kib("VmRSS:"));
+        reset_peak();
+        let fared = case.crowd.clone().fare();
+        let (wall, peak) = (begun.elapsed().as_secs_f64(), resident_kib("VmHWM:"));
+        let figures = figures(&case.crowd, &fared);
+        print(&case, &fared, wall, peak.saturating_sub(before));
+        let row = accepted.entry(case.name).or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(row) = row else { continue };
+        for figure in &figures {
+            let before = row.get(figure.name).and_then(Value::as_float);
+            let limit = before
+                .map(|before| before + before.abs() * figure.tolerance.0 + figure.tolerance.1);
+            let note = match (before, limit) {
+                (Some(before), Some(limit)) if figure.value > limit => {
+                    worse.push(format!("{}: {} is {:.3}, accepted was {before:.3} and at most {limit:.3} is tolerated", case.name, figure.name, figure.value));
+                    "  WORSE"
+                }
+                (None, _) | (Some(_), _) => "",
+            };
+            println!("  {:28} {:>12.3}{note}", figure.name, figure.value);
+            if has("--accept") {
+                let rounded = (figure.value * 1000.0).round() / 1000.0;
+                row.insert(figure.name.to_owned(), Value::Float(rounded));
+            }
+        }
+        println!();
+    }
+    if has("--accept") {
+        let text = format!("{HEADER}\n{accepted}");
+        std::fs::write(path(), text).expect("the baseline can be written");
+        return ExitCode::SUCCESS;
+    }
+    worse.iter().for_each(|line| println!("{line}"));
+    if !worse.is_empty() {
+        println!("if that is meant, accept it: cargo bench -p potluck-sim -- --accept");
+    }
+    ExitCode::from(u8::from(!worse.is_empty()))
+}
+
+/// What is not held against anything.
+fn print(case: &Case, fared: &Fared, wall: f64, grew_kib: u64) {
+    let Crowd { workers, units, quality, .. } = case.crowd;
+    println!("{}: {workers} workers, {units} units, {quality:?}", case.name);
+    let peers = f64::from(workers + 1);
+    println!(
+        "  {wall:.1} s of wall time, {} events ({:.2} us each), {:.1} neighbours, {} workers known",
+        fared.events,
+        wall * 1e6 / fared.events.max(1) as f64,
+        fared.neighbours_per_mille as f64 / 1000.0,
+        fared.workers_known,
+    );
+    println!(
+        "  memory grew by {:.1} MiB: {:.1} KiB a peer, {:.1} bytes a peer and unit",
+        grew_kib as f64 / 1024.0,
+        grew_kib as f64 / peers,
+        grew_kib as f64 * 1024.0 / peers / f64::from(units),
+    );
+    for (when, said) in [("before", &fared.said_before), ("after", &fared.said)] {
+        let kinds = said.iter().map(|(kind, (messages, bytes))| {
+            format!("{kind} {messages} ({:.1} MB)", *bytes as f64 / 1e6)
+        });
+        println!("  said {when} submission: {}", kinds.collect::<Vec<_>>().join(", "));
+    }
+}
+
+const HEADER: &str = "# The last accepted figures of benches/sim.rs; written by `cargo bench -p potluck-sim -- --accept`.";
+
+fn path() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/baseline.toml"))
+}
+
+fn baseline() -> Table {
+    let text = std::fs::read_to_string(path()).unwrap_or_default();
+    text.parse().expect("benches/baseline.toml is TOML")
+}
+
+/// A line of `/proc/self/status` in KiB; 0 where there is none.
+fn resident_kib(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Lets Linux count the peak of memory from here.
+fn reset_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
