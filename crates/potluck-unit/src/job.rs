@@ -133,9 +133,11 @@ impl Job {
 
     /// How many units are claimed together. Follows from the job alone, so that every peer cuts it
     /// alike: single units while they are few, up to 64 once there are many, which keeps claims
-    /// short and still leaves 256 pieces to share out.
+    /// short and still leaves 256 pieces to share out, and 16 for each worker: whoever is slow must
+    /// not be at its last one when all others are done.
     pub fn chunk_units(&self) -> u32 {
-        (self.units / 256).clamp(1, Self::CHUNK_UNITS_MAX)
+        let pieces = self.peers.saturating_mul(16).max(256);
+        (self.units / pieces).clamp(1, Self::CHUNK_UNITS_MAX)
     }
 
     /// How many chunks that makes.
