@@ -40,6 +40,9 @@ const RECEIPTS_MAX: usize = 1 << 20;
 /// what a crash made it say twice. Beyond that it is a flood.
 const RECEIPTS_PER_UNIT_MAX: u64 = 2;
 
+/// Units of a job whose records hurry: a few hundred.
+const SMALL_UNITS: u32 = 512;
+
 /// Whether something is on this peer's disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Held {
@@ -131,6 +134,12 @@ impl Entry {
     /// spreads the records of other jobs, and does nothing else about them.
     pub(crate) fn is_understood(&self) -> bool {
         self.job().unknown_requirement().is_none()
+    }
+
+    /// Whether there are so few units that somebody may be waiting for the answers, and that telling
+    /// everybody of each at once costs little.
+    pub(crate) fn is_small(&self) -> bool {
+        self.job().units <= SMALL_UNITS
     }
 
     /// Whether the units can be run here: module and inputs are on disk, and nothing else is needed.

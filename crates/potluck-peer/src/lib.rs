@@ -259,6 +259,7 @@ impl Peer {
             self.share_out(now);
         }
         self.plan(now, actions);
+        self.flush_idle(now, actions);
         for job in self.board.take_changed() {
             actions.tell(News::Job(job));
         }
