@@ -1,5 +1,8 @@
 //! Spreading records: pushed to a few, announced to the rest, compared with one at random.
 //!
+//! What somebody may be waiting for goes to every neighbour at once. The receipts of a large job and
+//! the contacts of peers are passed on a little later, many in one message.
+//!
 //! Everything is checked before it is kept or passed on. A set that two neighbours hold is brought
 //! level by comparing fingerprints of ranges, so that what gossip lost is found again and a peer that
 //! was away catches up with traffic in proportion to what it missed.
@@ -7,7 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use potluck_unit::{Compare, IdRange, Listing, Message, PeerId, RecordId, Signed, Time, Topic};
+use potluck_unit::{
+    Compare, IdRange, Listing, Message, PeerId, Record, RecordId, Signed, Time, Topic,
+};
 
 use crate::Peer;
 use crate::action::{Action, Actions};
@@ -15,8 +20,13 @@ use crate::timers::Timer;
 
 /// Neighbours that get a relayed record pushed; the others get its id.
 const EAGER: usize = 3;
-/// How long ids are collected before they are announced.
-const ANNOUNCE_AFTER_MS: u64 = 100;
+/// Records collected for one neighbour before they are pushed anyway.
+const PUSH_MAX: usize = 64;
+/// How long records that need not hurry are collected before they are pushed: a message for each
+/// would cost more than what is in it. Three or four times this on the way to the last of thousands.
+const PUSH_AFTER_MS: u64 = 100;
+/// How long ids are collected before they are announced. Most records come by themselves before.
+const ANNOUNCE_AFTER_MS: u64 = 500;
 /// How long an announced record may take to arrive by itself before it is asked for.
 const ASK_AFTER_MS: u64 = 150;
 /// How long an answer may take before the next peer is asked.
@@ -59,6 +69,8 @@ pub(crate) struct Gossip {
     seen: Remembered,
     passing: BTreeMap<RecordId, Arc<[u8]>>,
     passing_order: VecDeque<RecordId>,
+    /// What is to be pushed to whom, at most a message's worth each.
+    push: BTreeMap<PeerId, Vec<Arc<[u8]>>>,
     announce: BTreeMap<PeerId, Vec<RecordId>>,
     missing: BTreeMap<RecordId, Missing>,
     /// Records that there was no place for, and until when they are not looked at again.
@@ -77,6 +89,17 @@ struct Filling {
     len: usize,
     /// Whether so much is missing that what comes is old, and others have it too.
     much: bool,
+}
+
+/// How much a record hurries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Haste {
+    /// To every neighbour, at once.
+    All,
+    /// To a few at once, the others hear that it is there.
+    Few,
+    /// The same, a little later and with others.
+    Later,
 }
 
 /// A set that forgets its oldest.
@@ -188,6 +211,7 @@ impl Gossip {
 
     /// A neighbour is gone.
     pub(crate) fn on_left(&mut self, peer: &PeerId) {
+        self.push.remove(peer);
         self.announce.remove(peer);
         self.filling.values_mut().filter(|filling| filling.from == *peer).for_each(|filling| {
             filling.begun = Time(0);
@@ -209,7 +233,8 @@ impl Peer {
             || self.gossip.refused.contains_key(id)
     }
 
-    /// Spreads a record: one's own to every neighbour, another's to a few, with its id to the rest.
+    /// Spreads a record: one's own, and what somebody may be waiting for, to every neighbour; else to a
+    /// few, with its id to the rest.
     pub(crate) fn spread(
         &mut self,
         now: Time,
@@ -219,11 +244,16 @@ impl Peer {
     ) {
         let mut to: Vec<PeerId> =
             self.roster.neighbours().filter(|peer| Some(*peer) != from).collect();
-        let eager = if from.is_none() { to.len() } else { EAGER };
+        let haste = if from.is_none() { Haste::All } else { self.haste(record) };
+        let eager = if haste == Haste::All { to.len() } else { EAGER };
         if to.len() > eager {
             self.chance.shuffle(&mut to);
         }
         for (at, peer) in to.into_iter().enumerate() {
+            if at < eager && haste == Haste::Later {
+                self.push_later(now, peer, record, actions);
+                continue;
+            }
             if at < eager {
                 actions.say(peer, Message::Records(vec![record.bytes().clone()]));
                 continue;
@@ -234,6 +264,35 @@ impl Peer {
                 ids.push(record.id());
                 self.timers.at_latest(Timer::Announce, now.plus_ms(ANNOUNCE_AFTER_MS));
             }
+        }
+    }
+
+    /// How much another's record hurries.
+    fn haste(&self, record: &Signed) -> Haste {
+        match record.record() {
+            Record::Job(_) | Record::Close(_) => Haste::All,
+            Record::Receipts(batch) => match self.board.get(&batch.job) {
+                Some(entry) if entry.is_small() => Haste::All,
+                Some(_) | None => Haste::Later,
+            },
+            Record::Claim(_) | Record::Proof(_) => Haste::Few,
+            Record::Contact(_) => Haste::Later,
+        }
+    }
+
+    fn push_later(&mut self, now: Time, to: PeerId, record: &Signed, actions: &mut Actions) {
+        let batch = self.gossip.push.entry(to).or_default();
+        batch.push(record.bytes().clone());
+        if batch.len() == PUSH_MAX {
+            say_records(to, std::mem::take(batch).into_iter(), actions);
+        }
+        self.timers.at_latest(Timer::Push, now.plus_ms(PUSH_AFTER_MS));
+    }
+
+    /// Pushes what was collected.
+    pub(crate) fn push_all(&mut self, actions: &mut Actions) {
+        for (peer, records) in std::mem::take(&mut self.gossip.push) {
+            say_records(peer, records.into_iter(), actions);
         }
     }
 

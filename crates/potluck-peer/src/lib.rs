@@ -249,6 +249,7 @@ impl Peer {
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
                 Timer::Flush => self.flush_all(now, actions),
+                Timer::Push => self.push_all(actions),
                 Timer::Announce => self.announce(actions),
                 Timer::Ask => self.ask(now, actions),
                 Timer::Tick => self.tick(now, actions),

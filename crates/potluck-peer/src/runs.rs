@@ -196,10 +196,10 @@ impl Peer {
 
     /// Signs what waits for a job of which nothing is left to run here for now.
     pub(crate) fn flush_idle(&mut self, now: Time, actions: &mut Actions) {
-        let idle = |job: &&JobId| !self.runs.runs_for(job);
-        let jobs: Vec<JobId> = self.runs.waiting.keys().filter(idle).copied().collect();
-        for job in jobs {
-            self.flush(now, &job, actions);
+        let idle = |(job, _): &&(JobId, Right)| !self.runs.runs_for(job);
+        let waiting = self.runs.waiting.keys().filter(idle).copied();
+        for key in waiting.collect::<Vec<_>>() {
+            self.flush(now, key, actions);
         }
     }
 

@@ -13,12 +13,15 @@ pub(crate) enum Timer {
     Ask = 2,
     /// Look around: dial, reconcile, expire, claim.
     Tick = 3,
+    /// Push the records of others that need not hurry.
+    Push = 4,
     /// Start what was claimed.
-    Plan = 4,
+    Plan = 5,
 }
 
 impl Timer {
-    const ALL: [Timer; 5] = [Timer::Flush, Timer::Announce, Timer::Ask, Timer::Tick, Timer::Plan];
+    const ALL: [Timer; 6] =
+        [Timer::Flush, Timer::Push, Timer::Announce, Timer::Ask, Timer::Tick, Timer::Plan];
 }
 
 /// When each alarm rings.
