@@ -60,7 +60,7 @@ use admission::{Admission, Admitted};
 use board::{Board, Held};
 use gossip::Gossip;
 use keepers::Keepers;
-use roster::{CONTACT_EVERY_MS, CONTACT_SOONEST_MS, Noted, Roster};
+use roster::{Noted, Roster};
 use runs::Runs;
 use shares::Shares;
 use standing::Standing;
@@ -156,6 +156,8 @@ pub struct Peer {
     shares: Shares,
     /// Peers known to lend slots, this one included if it does.
     workers: usize,
+    /// When they are counted again at the latest: some may not have been heard of for long.
+    count_at: Time,
     contact_at: Time,
     /// What this peer last said of itself, and when.
     contact: Option<(Time, Signed)>,
@@ -174,6 +176,8 @@ const TICK_IDLE_MS: u64 = 10_000;
 const COMPARE_BUSY_MS: u64 = 5_000;
 /// How often they are when none is.
 const COMPARE_IDLE_MS: u64 = 30_000;
+/// With so few peers known the workers are counted on every change.
+const COUNT_AT_ONCE_MAX: usize = 256;
 /// Jobs compared in one turn.
 const COMPARE_JOBS_MAX: usize = 4;
 
@@ -198,6 +202,7 @@ impl Peer {
             keepers: Keepers::new(config.keep_max_bytes),
             shares: Shares::default(),
             workers: usize::from(config.slots > 0),
+            count_at: Time(0),
             contact_at: Time(0),
             contact: None,
             compare_at: Time(0),
@@ -290,7 +295,7 @@ impl Peer {
             }
             return;
         }
-        self.count_workers(now, actions);
+        self.count_workers_soon(now, actions);
         if outbound {
             // One side is enough: comparing levels both.
             self.compare_with(now, peer, Topic::Board, actions);
@@ -315,7 +320,7 @@ impl Peer {
                 entry.plan.look_again();
             }
         }
-        self.count_workers(now, actions);
+        self.count_workers_soon(now, actions);
         self.look_again_at_latest(now.plus_ms(TICK_BUSY_MS));
     }
 
@@ -466,7 +471,7 @@ impl Peer {
         if let Some(useless) = useless {
             actions.push(Action::Forget(useless));
         }
-        self.count_workers(now, actions);
+        self.count_workers_soon(now, actions);
         if self.roster.is_lonely() {
             self.look_again_at_latest(now.plus_ms(TICK_BUSY_MS));
         }
@@ -505,10 +510,11 @@ impl Peer {
         }
     }
 
-    /// What this peer says of itself. The same for a while: what repeats it sooner is not passed on.
+    /// What this peer says of itself. The same until it is time to tell everybody anew: whoever it
+    /// connects to would pass on what is newer.
     fn own_contact(&mut self, now: Time) -> Signed {
         if let Some((made, contact)) = &self.contact
-            && now.ms_since(*made) < CONTACT_SOONEST_MS
+            && now.ms_since(*made) < self.roster.contact_every_ms()
         {
             return contact.clone();
         }
@@ -525,7 +531,18 @@ impl Peer {
         contact
     }
 
+    /// Counts the workers now if that is quick, or else when this peer looks around next.
+    fn count_workers_soon(&mut self, now: Time, actions: &mut Actions) {
+        if self.roster.known().len() <= COUNT_AT_ONCE_MAX {
+            self.count_workers(now, actions);
+        } else {
+            self.count_at = now;
+            self.look_again_at_latest(now.plus_ms(TICK_BUSY_MS));
+        }
+    }
+
     fn count_workers(&mut self, now: Time, actions: &mut Actions) {
+        self.count_at = now.plus_ms(TICK_IDLE_MS);
         let workers = self.roster.workers(now) + usize::from(self.config.slots > 0);
         if workers == self.workers {
             return;
@@ -556,7 +573,7 @@ impl Peer {
             actions.push(Action::Dial { address, expect });
         }
         if self.contact_at <= now {
-            self.contact_at = now.plus_ms(CONTACT_EVERY_MS);
+            self.contact_at = now.plus_ms(self.roster.contact_every_ms());
             let contact = self.own_contact(now);
             self.gossip.pass(&contact);
             self.spread(now, &contact, None, actions);
@@ -568,11 +585,15 @@ impl Peer {
             self.compare_at = now.plus_ms(pause);
             self.compare_with_one(now, actions);
         }
-        self.count_workers(now, actions);
-        let mut workers: Vec<PeerId> = self.roster.live_workers(now).copied().collect();
-        workers.push(self.me);
-        if self.standing.refresh(now, self.config.open, &workers) {
-            self.judge_all(now, actions);
+        if self.count_at <= now {
+            self.count_workers(now, actions);
+            if self.config.open {
+                let mut workers: Vec<PeerId> = self.roster.live_workers(now).copied().collect();
+                workers.push(self.me);
+                if self.standing.refresh(now, &workers) {
+                    self.judge_all(now, actions);
+                }
+            }
         }
         self.ripen(now);
         self.fetch_inputs(now, actions);

@@ -3,7 +3,7 @@
 //! A few connections are dialled by this peer and can't be taken by others; connections from outside
 //! have places of their own, and nobody is sent away for a newcomer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use potluck_unit::{Contact, PeerId, Record, Signed, Time};
@@ -63,12 +63,17 @@ pub(crate) const INBOUND_MAX: usize = 28;
 pub(crate) const KNOWN_MAX: usize = 4096;
 /// Addresses given by the user.
 const JOINS_MAX: usize = 64;
-/// A worker not heard of for this long is not counted on: two contact rounds and some.
-pub(crate) const LIVE_MS: u64 = 11 * 60 * 1000;
-/// How often a peer says anew where it is.
-pub(crate) const CONTACT_EVERY_MS: u64 = 5 * 60 * 1000;
+/// A worker not heard of for two contact rounds and this is not counted on.
+const LIVE_EXTRA_MS: u64 = 60 * 1000;
+/// How often a peer says anew where it is, while few are known.
+const CONTACT_EVERY_MS: u64 = 5 * 60 * 1000;
+/// From so many known peers on they say it less often each: everybody hears all of them, three a
+/// second together and no more however many there are.
+const CONTACTS_PER_ROUND: u64 = 1000;
 /// A contact that repeats another sooner than this is not passed on.
-pub(crate) const CONTACT_SOONEST_MS: u64 = 30 * 1000;
+const CONTACT_SOONEST_MS: u64 = 30 * 1000;
+/// Peers looked at for somebody to dial.
+const DIAL_TRIES: usize = 64;
 /// A dial that has not ended after this long never will.
 const DIAL_MAX_MS: u64 = 15 * 1000;
 /// Who is sent away for want of a place stays this long, to hear of others: what is said just before
@@ -268,8 +273,18 @@ impl Roster {
     }
 
     /// Everybody heard of, by id.
-    pub(crate) fn known(&self) -> impl Iterator<Item = (&PeerId, &Known)> {
+    pub(crate) fn known(&self) -> impl ExactSizeIterator<Item = (&PeerId, &Known)> {
         self.known.iter()
+    }
+
+    /// How often each peer says anew where it is.
+    pub(crate) fn contact_every_ms(&self) -> u64 {
+        CONTACT_EVERY_MS.max(CONTACT_EVERY_MS * self.known.len() as u64 / CONTACTS_PER_ROUND)
+    }
+
+    /// How long a peer is counted on after it was heard of.
+    fn live_ms(&self) -> u64 {
+        2 * self.contact_every_ms() + LIVE_EXTRA_MS
     }
 
     /// How many peers lend slots and were heard of lately, not counting this one.
@@ -279,19 +294,40 @@ impl Roster {
 
     /// Who lends slots and was heard of lately, not counting this one.
     pub(crate) fn live_workers(&self, now: Time) -> impl Iterator<Item = &PeerId> {
+        let live_ms = self.live_ms();
         let lends = |peer: &PeerId| self.contact(peer).is_some_and(|contact| contact.slots > 0);
         let live = move |(peer, known): &(&PeerId, &Known)| {
-            self.is_neighbour(peer) || now.ms_since(known.heard) < LIVE_MS
+            self.is_neighbour(peer) || now.ms_since(known.heard) < live_ms
         };
         self.known.iter().filter(live).map(|(peer, _)| peer).filter(move |peer| lends(peer))
     }
 
-    /// A handful of contacts for a newcomer, neighbours first.
+    /// A handful of contacts for a newcomer: at most half of them neighbours, the rest by chance.
     pub(crate) fn sample(&self, most: usize, chance: &mut Chance) -> Vec<&Signed> {
-        let mut peers: Vec<&PeerId> = self.known.keys().collect();
-        chance.shuffle(&mut peers);
-        peers.sort_by_key(|peer| !self.is_neighbour(peer));
-        peers.into_iter().take(most).map(|peer| &self.known[peer].record).collect()
+        let mut near: Vec<&PeerId> =
+            self.neighbours.keys().filter(|peer| self.known.contains_key(peer)).collect();
+        chance.shuffle(&mut near);
+        near.truncate(most / 2);
+        let mut peers: BTreeSet<&PeerId> = near.into_iter().collect();
+        peers.extend(self.random(most - peers.len(), chance));
+        peers.into_iter().map(|peer| &self.known[peer].record).collect()
+    }
+
+    /// At most so many of those heard of, by chance: who stands next to a random id.
+    fn random(&self, most: usize, chance: &mut Chance) -> Vec<&PeerId> {
+        if self.known.len() <= most {
+            return self.known.keys().collect();
+        }
+        let mut found = Vec::with_capacity(most);
+        for _ in 0..most {
+            let mut id = PeerId([0; 32]);
+            id.0.chunks_exact_mut(8).for_each(|part| {
+                part.copy_from_slice(&chance.next_u64().to_le_bytes());
+            });
+            let after = self.known.range(id..).next().or_else(|| self.known.iter().next());
+            found.extend(after.map(|(peer, _)| peer));
+        }
+        found
     }
 
     /// Where to ask `peer` for something.
@@ -330,19 +366,19 @@ impl Roster {
                 places -= 1;
             }
         }
-        let mut others: Vec<&PeerId> = (self.known.iter())
-            .filter(|(peer, known)| !self.is_neighbour(peer) && known.retry_at <= now)
-            .map(|(peer, _)| peer)
-            .collect();
+        // A few more than there are places: some of them are neighbours, or were tried just now.
+        let tries = if places == 0 { 0 } else { DIAL_TRIES };
+        let mut others: Vec<PeerId> = self.random(tries, chance).into_iter().copied().collect();
         chance.shuffle(&mut others);
+        others.retain(|peer| !self.is_neighbour(peer) && self.known[peer].retry_at <= now);
         for peer in others {
-            let address = addresses(&self.known[peer].record).first().copied();
+            let address = addresses(&self.known[&peer].record).first().copied();
             if places > 0
                 && let Some(address) = address
                 && !self.dialling.contains_key(&address)
                 && !dials.iter().any(|(other, _)| *other == address)
             {
-                dials.push((address, Some(*peer)));
+                dials.push((address, Some(peer)));
                 places -= 1;
             }
         }
@@ -456,14 +492,15 @@ mod tests {
     #[test]
     fn a_worker_that_left_is_not_counted_on() {
         let mut roster = roster();
+        let live_ms = roster.live_ms();
         let record = contact(1, 5, 2);
         roster.note(Time(10), &record, true);
         assert_eq!(roster.workers(Time(20)), 1);
-        assert_eq!(roster.workers(Time(20 + LIVE_MS)), 0);
+        assert_eq!(roster.workers(Time(20 + live_ms)), 0);
         roster.on_joined(Time(30), record.signer(), address(1), true);
-        assert_eq!(roster.workers(Time(30 + LIVE_MS)), 1);
-        roster.on_left(Time(LIVE_MS + 40), &record.signer());
-        assert_eq!(roster.workers(Time(LIVE_MS + 41)), 0);
+        assert_eq!(roster.workers(Time(30 + live_ms)), 1);
+        roster.on_left(Time(live_ms + 40), &record.signer());
+        assert_eq!(roster.workers(Time(live_ms + 41)), 0);
     }
 
     #[test]

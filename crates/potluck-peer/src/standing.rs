@@ -181,9 +181,9 @@ impl Standing {
         }
     }
 
-    /// Looks anew at who is established, among these workers in an open grid. True if verdicts may
+    /// Looks anew at who is established, among these workers of an open grid. True if verdicts may
     /// change by it.
-    pub(crate) fn refresh(&mut self, now: Time, open: bool, workers: &[PeerId]) -> bool {
+    pub(crate) fn refresh(&mut self, now: Time, workers: &[PeerId]) -> bool {
         let known: BTreeSet<PeerId> = (self.credits.keys())
             .filter(|peer| self.credit(now, peer) >= Self::ESTABLISHED)
             .copied()
@@ -192,7 +192,7 @@ impl Standing {
         // Once strict it stays so until two thirds are strangers again.
         let needed =
             if self.strict { workers.len().div_ceil(3) } else { workers.len().div_ceil(2) };
-        let strict = open && there >= Self::STRICT_FROM && there >= needed;
+        let strict = there >= Self::STRICT_FROM && there >= needed;
         let changed = strict != self.strict || (strict && known != self.known);
         (self.known, self.strict) = (known, strict);
         changed
