@@ -89,12 +89,14 @@ fn main() -> ExitCode {
         if !(named || (wanted.is_empty() && (has("--full") || !case.full))) {
             continue;
         }
-        let (begun, before) = (Instant::now(), resident_kib("VmRSS:"));
+        let (begun, cpu) = (Instant::now(), cpu_s());
+        let before = resident_kib("VmRSS:");
         reset_peak();
         let fared = case.crowd.clone().fare();
-        let (wall, peak) = (begun.elapsed().as_secs_f64(), resident_kib("VmHWM:"));
+        let took = (begun.elapsed().as_secs_f64(), cpu_s() - cpu);
+        let peak = resident_kib("VmHWM:");
         let figures = figures(&case.crowd, &fared);
-        print(&case, &fared, wall, peak.saturating_sub(before));
+        print(&case, &fared, took, peak.saturating_sub(before));
         let row = accepted.entry(case.name).or_insert_with(|| Value::Table(Table::new()));
         let Value::Table(row) = row else { continue };
         for figure in &figures {
@@ -129,14 +131,14 @@ fn main() -> ExitCode {
 }
 
 /// What is not held against anything.
-fn print(case: &Case, fared: &Fared, wall: f64, grew_kib: u64) {
+fn print(case: &Case, fared: &Fared, (wall, cpu): (f64, f64), grew_kib: u64) {
     let Crowd { workers, units, quality, .. } = case.crowd;
     println!("{}: {workers} workers, {units} units, {quality:?}", case.name);
     let peers = f64::from(workers + 1);
     println!(
-        "  {wall:.1} s of wall time, {} events ({:.2} us each), {:.1} neighbours, {} workers known",
+        "  {wall:.1} s of wall time, {cpu:.1} s of CPU, {} events ({:.2} us each), {:.1} neighbours, {} workers known",
         fared.events,
-        wall * 1e6 / fared.events.max(1) as f64,
+        cpu * 1e6 / fared.events.max(1) as f64,
         fared.neighbours_per_mille as f64 / 1000.0,
         fared.workers_known,
     );
@@ -170,6 +172,12 @@ fn resident_kib(name: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// CPU time of this thread; 0 where Linux doesn't tell.
+fn cpu_s() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
 }
 
 /// Lets Linux count the peak of memory from here.
