@@ -62,6 +62,8 @@ fn inputs_that_make_no_units_are_refused() {
     assert_eq!(run(&["-k", "0"]).code, 2);
     assert_eq!(run(&["-k", "17"]).code, 2);
     assert_eq!(run(&["--memory", "5GiB"]).code, 2);
+    refused(&run(&["--quality", "best"]), 2, &["best", "bulk, standard, critical"]);
+    refused(&run(&["--priority", "10"]), 2, &["10", "0..=9"]);
 }
 
 #[test]

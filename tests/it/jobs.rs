@@ -196,3 +196,34 @@ fn a_cancelled_job_frees_the_slot_it_was_running_on() {
     let echo = grid.file("echo.wat", ECHO);
     assert_eq!(grid.ok(&["run", echo.to_str().unwrap(), "--array", "7", "-k", "1"]), "7\n");
 }
+
+#[test]
+fn quality_decides_the_copies_and_info_says_what_results_stand_on() {
+    let grid = Grid::of(1);
+    let echo = grid.file("echo.wat", ECHO);
+    let echo = echo.to_str().unwrap();
+    let run = ["run", echo, "--array", "0-4", "--quality", "bulk", "--priority", "9"];
+    let finished = grid.run(&run);
+    assert_eq!((finished.code, &finished.out[..]), (0, "0\n1\n2\n3\n4\n"), "{}", finished.err);
+    assert!(finished.err.contains("accepted 5 of 5, 0 final"), "{}", finished.err);
+    let info = |id: &str| grid.worker(0).ask(&["job", "info", id]);
+    let jobs = grid.ok(&["--json", "job", "list"]);
+    let id = serde_json::from_str::<Value>(&jobs).unwrap()["id"].as_str().unwrap().to_owned();
+    let bulk = info(&id);
+    assert_eq!(
+        (&bulk["copies"], &bulk["priority"], &bulk["peers"]),
+        (&1.into(), &9.into(), &1.into())
+    );
+    assert_eq!((&bulk["quality"], &bulk["assurance"]["own"]), (&"bulk".into(), &5.into()));
+    let text = finish(potluck(&grid.worker(0).data, &["job", "info", &id])).out;
+    assert!(text.contains("run by this node alone: nobody cross-checked it"), "{text}");
+    let id = job_id(&grid.ok(&["submit", echo, "--quality", "critical"]));
+    let text = finish(potluck(&grid.worker(0).data, &["job", "info", &id])).out;
+    assert!(text.contains("quality    critical, 4 copies"), "{text}");
+    assert!(
+        text.contains("4 must agree on each unit, 1 worker known, waiting for 3 more"),
+        "{text}"
+    );
+    let overruled = job_id(&grid.ok(&["submit", echo, "--quality", "critical", "-k", "3"]));
+    assert_eq!(info(&overruled)["copies"], 3);
+}

@@ -3,6 +3,7 @@
 //! Every verb is a client of a node's control interface, be it a node that runs already or one that
 //! lives as long as the verb. Nothing here knows how a job gets done.
 
+mod assurance;
 mod client;
 mod crew;
 mod exit;

@@ -69,6 +69,11 @@ pub(crate) fn farewell(info: &JobInfo) -> String {
     )
 }
 
+/// How far a job is. A unit is final when audits can't be expected to overturn it any more.
+pub(crate) fn accepted(info: &JobInfo) -> String {
+    format!("accepted {} of {}, {} final", info.accepted, info.units, info.finals)
+}
+
 /// What is still missing of a job, in one sentence.
 pub(crate) fn missing(info: &JobInfo) -> String {
     let open = info.units - (info.accepted + info.unrunnable).min(info.units);
@@ -129,7 +134,7 @@ impl Progress {
     fn line(&mut self, info: &JobInfo, now: Duration) -> String {
         let (since, before) = *self.began.get_or_insert((now, info.accepted));
         let percent = 100 * u64::from(info.accepted) / u64::from(info.units.max(1));
-        let mut line = format!("{}/{} units, {percent} %", info.accepted, info.units);
+        let mut line = format!("{}, {percent} %", accepted(info));
         let seconds = now.saturating_sub(since).as_secs_f64();
         let rate = f64::from(info.accepted.saturating_sub(before)) / seconds.max(0.001);
         if rate > 0.0 && seconds > 0.2 {
@@ -186,13 +191,15 @@ mod tests {
     #[test]
     fn the_line_has_rate_and_time_left_and_reasons() {
         let mut progress = Progress::default();
-        assert_eq!(progress.line(&at(10, &[]), seconds(5)), "10/100 units, 10 %");
+        assert_eq!(progress.line(&at(10, &[]), seconds(5)), "accepted 10 of 100, 0 final, 10 %");
         assert_eq!(
-            progress.line(&at(30, &[]), seconds(15)),
-            "30/100 units, 30 %, 2.0 units/s, about 35 s left"
+            progress.line(&JobInfo { finals: 9, ..at(30, &[]) }, seconds(15)),
+            "accepted 30 of 100, 9 final, 30 %, 2.0 units/s, about 35 s left"
         );
         let done = progress.line(&at(100, &["2 outcomes are still to be fetched"]), seconds(50));
-        assert_eq!(done, "100/100 units, 100 %, 2.0 units/s; 2 outcomes are still to be fetched");
+        let text =
+            "accepted 100 of 100, 0 final, 100 %, 2.0 units/s; 2 outcomes are still to be fetched";
+        assert_eq!(done, text);
     }
 
     #[test]

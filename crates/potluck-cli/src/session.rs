@@ -93,6 +93,23 @@ impl Session {
         self.node.is_some()
     }
 
+    /// Gives a node that has just started, and was told whom to join, a moment to hear of the
+    /// workers there: a job says for how many it was made.
+    pub(crate) async fn meet_workers(&mut self) -> Result<(), Failure> {
+        if !self.is_transient() || self.joins == 0 {
+            return Ok(());
+        }
+        let until = Instant::now() + MEET_TIMEOUT;
+        let mut tick = ticks();
+        while Instant::now() < until {
+            tick.tick().await;
+            if self.client.node().await?.workers > 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     async fn close(self) {
         if let Some(node) = self.node {
             // What is acknowledged is on disk; the rest may not keep a person waiting.
@@ -234,6 +251,8 @@ impl JobName {
 const PREFIX_DIGITS_MIN: usize = 6;
 /// Long enough for a connection and a comparison of what both know, over the worst of links.
 const FIND_TIMEOUT: Duration = Duration::from_secs(10);
+/// A few round trips over the worst of links. Who takes longer is not counted, and nothing else.
+const MEET_TIMEOUT: Duration = Duration::from_secs(1);
 /// A node stops in well under a second; a stuck one must not hang the command line.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Short enough that nobody notices, long enough to cost nothing.
@@ -252,7 +271,11 @@ pub(crate) mod tests {
             expires_ms: created_ms + 1000,
             units: 64,
             copies: 2,
+            quality: "standard".to_owned(),
+            priority: 5,
+            peers: 3,
             accepted: 0,
+            finals: 0,
             partial: 0,
             disputed: 0,
             unrunnable: 0,
@@ -263,6 +286,7 @@ pub(crate) mod tests {
             closed: false,
             waiting_for: vec![],
             liars: vec![],
+            assurance: None,
         }
     }
 

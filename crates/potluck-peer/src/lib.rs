@@ -53,7 +53,7 @@ pub use action::{Action, Actions, Credit, Need, News, Source};
 pub use chance::Chance;
 pub use event::{Event, Ran, Report};
 pub use standing::{Conviction, Level};
-pub use status::{JobStatus, PeerStatus, UnitStatus, Word};
+pub use status::{Assurance, JobStatus, PeerStatus, UnitStatus, Word};
 pub use tally::{Counts, Verdict};
 
 use admission::{Admission, Admitted};
@@ -166,6 +166,8 @@ pub struct Peer {
     plan_due: bool,
     /// Whether what was kept before a restart has all been replayed.
     awake: bool,
+    /// When it was last told anything.
+    told_at: Time,
 }
 
 /// How often the peer looks around while there is something to do.
@@ -209,6 +211,7 @@ impl Peer {
             compared: None,
             plan_due: false,
             awake: false,
+            told_at: Time(0),
             config,
         }
     }
@@ -221,6 +224,7 @@ impl Peer {
     /// Tells the peer one thing. What it wants done is added to `actions`; the number of actions is
     /// bounded by the bounds of what it was told and of the sets it holds.
     pub fn handle(&mut self, now: Time, event: Event, actions: &mut Actions) {
+        self.told_at = now;
         match event {
             Event::Joined { peer, address, outbound } => {
                 self.on_joined(now, peer, address, outbound, actions);

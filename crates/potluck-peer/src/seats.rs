@@ -86,11 +86,6 @@ impl Windows {
         level(lot.rank(!chunk), self.peers, SETTLERS).saturating_sub(self.aged(made))
     }
 
-    /// Whether there are so few workers that everybody may run everything.
-    pub(crate) fn is_small(&self) -> bool {
-        self.peers == 1
-    }
-
     /// Whether who drew this may audit, if audits are as frequent as they can be.
     pub(crate) fn may_audit(&self, ticket: u64) -> bool {
         self.audits(ticket, AUDITORS_MAX)

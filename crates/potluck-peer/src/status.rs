@@ -9,7 +9,7 @@ use potluck_unit::{
 };
 
 use crate::Peer;
-use crate::standing::Conviction;
+use crate::standing::{Conviction, Level};
 use crate::tally::{Counts, Verdict};
 
 /// A job as this peer sees it.
@@ -33,6 +33,27 @@ pub struct JobStatus {
     pub collect: bool,
     /// Neighbours connected now.
     pub neighbours: usize,
+}
+
+/// What the accepted results of a job stand on, as this peer sees it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Assurance {
+    /// k: how many peers must agree on each unit.
+    pub copies: u8,
+    /// Workers that this peer has standing for.
+    pub established: usize,
+    /// Workers known, this peer included if it lends slots.
+    pub workers: usize,
+    /// Accepted units for which at least one established peer spoke.
+    pub with_established: u32,
+    /// Accepted units with more agreeing copies than k.
+    pub audited: u32,
+    /// Whether this peer knows the grid for too short a time to give anybody standing.
+    pub young: bool,
+    /// Convicted peers that spoke on this job.
+    pub convicted: usize,
+    /// Units that this peer ran itself.
+    pub own: u32,
 }
 
 /// A unit as this peer sees it.
@@ -70,8 +91,14 @@ pub struct PeerStatus {
     pub slots: u16,
     /// Its software.
     pub agent: String,
-    /// Whether this peer convicted it.
+    /// Whether its word counts no longer, because this peer convicted it.
     pub convicted: bool,
+    /// What this peer has seen of its work.
+    pub standing: Level,
+    /// How much of its recent work this peer saw accepted.
+    pub credit: u32,
+    /// How many of its lies this peer has proved.
+    pub strikes: u8,
 }
 
 impl Peer {
@@ -94,6 +121,33 @@ impl Peer {
             collect: entry.collect,
             neighbours: self.roster.count(),
         })
+    }
+
+    /// What the accepted results of a job stand on. Looks at every unit: not for every change.
+    pub fn assurance(&self, id: &JobId) -> Option<Assurance> {
+        self.board.get(id).map(|entry| self.assurance_of(entry))
+    }
+
+    fn assurance_of(&self, entry: &crate::board::Entry) -> Assurance {
+        let tally = &entry.tally;
+        let copies = entry.job().copies;
+        let young = !self.standing.is_strict();
+        let mut found = Assurance { copies, workers: self.workers, young, ..Assurance::default() };
+        let workers = self.roster.live_workers(self.told_at);
+        found.established = workers.filter(|peer| self.standing.is_established(peer)).count();
+        let mut convicted = BTreeSet::new();
+        for index in 0..tally.units() {
+            convicted.extend(
+                tally.votes(index).map(|(peer, _)| peer).filter(|peer| self.standing.is_liar(peer)),
+            );
+            found.own += u32::from(tally.own(index).is_some());
+            let agreeing = tally.supporters(index).count() + usize::from(tally.is_own(index));
+            found.audited += u32::from(agreeing > usize::from(copies));
+            let known = tally.supporters(index).any(|peer| self.standing.is_established(&peer));
+            found.with_established += u32::from(known);
+        }
+        found.convicted = convicted.len();
+        found
     }
 
     /// A unit as this peer sees it.
@@ -137,7 +191,10 @@ impl Peer {
                 connected: self.roster.is_neighbour(peer),
                 slots: contact.map_or(0, |contact| contact.slots),
                 agent: contact.map_or_else(String::new, |contact| contact.agent.clone()),
-                convicted: self.standing.is_liar(peer),
+                convicted: self.standing.is_out(peer),
+                standing: self.standing.level(self.told_at, peer, LIKELY_WRONG),
+                credit: u32::try_from(self.standing.credit(self.told_at, peer)).unwrap_or(u32::MAX),
+                strikes: u8::try_from(self.standing.strikes(peer).len()).unwrap_or(u8::MAX),
             }
         };
         self.roster.known().map(|(peer, _)| status(peer)).collect()
@@ -230,3 +287,6 @@ impl Peer {
 fn board_job(entry: &crate::board::Entry) -> &Job {
     entry.job()
 }
+
+/// Veterans are shown as those of work where one unit in a thousand may be wrong.
+const LIKELY_WRONG: f64 = 1e-3;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use potluck_node::api::{ConvictionInfo, JobInfo};
 use potluck_node::{Node, Options, control_socket};
-use potluck_unit::{JobId, Limits, Row};
+use potluck_unit::{Job, JobId, Limits, Quality, Row};
 use serde::Serialize;
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
@@ -198,7 +198,9 @@ fn draft(module: Module) -> Draft {
         module,
         rows: (0..u64::from(UNITS)).map(row).collect(),
         limits: Limits::DEFAULT,
+        quality: Quality::Standard,
         copies: COPIES,
+        priority: Job::PRIORITY_USUAL,
         life_ms: 3_600_000,
         label: "primes".to_owned(),
     }

@@ -7,9 +7,10 @@ use potluck_unit::{Close, Record, Signed};
 use tokio::time::Instant;
 
 use crate::Context;
+use crate::assurance;
 use crate::exit::{Exit, Failure};
 use crate::print::{count, table};
-use crate::progress::{follow, missing, verdict};
+use crate::progress::{accepted, follow, missing, verdict};
 use crate::quantity::{parse_duration, show_duration};
 use crate::results::{Sink, SinkArgs};
 use crate::session::{JobArgs, Session, SessionArgs, ticks};
@@ -121,8 +122,7 @@ async fn wait(
     }
     let done = verdict(&info)?;
     context.printer.answer(&info, || {
-        let (took, units) = (show_duration(start.elapsed()), count(info.units, "unit"));
-        let mut text = format!("{units} accepted after {took} of waiting");
+        let mut text = format!("{} after {}", accepted(&info), show_duration(start.elapsed()));
         for liar in &info.liars {
             text += &format!("\npeer {liar} lied about this job; its results do not count");
         }
@@ -222,19 +222,27 @@ fn text(job: &JobInfo) -> String {
         format!("label      {}", job.label),
         format!("submitter  {}", job.submitter),
         format!("state      {}", state(job)),
-        format!("units      {} of {} accepted, {} fetched", job.accepted, job.units, job.fetched),
+        format!("units      {}, {} fetched", accepted(job), job.fetched),
         format!(
             "open       {} partly confirmed, {} disputed, {} unrunnable",
             job.partial, job.disputed, job.unrunnable
         ),
-        format!("copies     {}", job.copies),
-        format!("workers    {} known that may run it", job.workers),
+        format!("quality    {}, {}", job.quality, copies(job.copies)),
+        format!("priority   {}", job.priority),
+        format!("workers    {} known that may run it; made for {}", job.workers, job.peers),
         format!("held by    {}", count(job.keepers as u64, "other peer")),
         format!("age        {}", show_duration(age(job))),
     ];
+    if let Some(found) = &job.assurance {
+        lines.push(format!("assurance  {}", assurance::text(job, found)));
+    }
     lines.extend(job.waiting_for.iter().map(|reason| format!("waits      {reason}")));
     lines.extend(job.liars.iter().map(|liar| format!("liar       {liar}")));
     lines.join("\n")
+}
+
+fn copies(copies: u8) -> String {
+    if copies == 1 { "1 copy".to_owned() } else { format!("{copies} copies") }
 }
 
 fn state(job: &JobInfo) -> &'static str {

@@ -25,14 +25,58 @@ pub(crate) async fn run(_: &Args, context: &Context) -> Result<Exit, Failure> {
 }
 
 fn text(peers: &[PeerInfo]) -> String {
-    let heading = ["peer", "slots", "state", "addresses"].map(str::to_owned).to_vec();
+    let heading = ["peer", "slots", "state", "standing", "addresses"].map(str::to_owned).to_vec();
     let rows = peers.iter().map(|peer| {
-        let connected = if peer.connected { "connected" } else { "known" };
-        let state =
-            if peer.convicted { format!("{connected}, lied") } else { connected.to_owned() };
+        let state = if peer.connected { "connected" } else { "known" };
         let addresses: Vec<String> = peer.addresses.iter().map(ToString::to_string).collect();
         let short = peer.id.chars().take(16).collect();
-        vec![short, peer.slots.to_string(), state, addresses.join(" ")]
+        let slots = peer.slots.to_string();
+        vec![short, slots, state.to_owned(), standing(peer), addresses.join(" ")]
     });
     table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>())
+}
+
+/// What this node has seen of a peer's work. Proven lies come first.
+fn standing(peer: &PeerInfo) -> String {
+    match (peer.strikes, peer.convicted) {
+        (0, false) => peer.standing.clone(),
+        (0, true) => "convicted".to_owned(),
+        (strikes, _) => format!("convicted: {strikes} of {STRIKES_MAX} strikes"),
+    }
+}
+
+/// So many proven lies end it.
+const STRIKES_MAX: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(convicted: bool, strikes: u8) -> PeerInfo {
+        PeerInfo {
+            id: "ab".repeat(32),
+            addresses: vec![([127, 0, 0, 1], 7117).into()],
+            connected: true,
+            seen_at: None,
+            rtt_ms: None,
+            slots: 2,
+            agent: String::new(),
+            convicted,
+            standing: "established".to_owned(),
+            credit: 9,
+            strikes,
+        }
+    }
+
+    #[test]
+    fn a_proven_lie_is_said_before_any_standing() {
+        assert_eq!(standing(&peer(false, 0)), "established");
+        assert_eq!(standing(&peer(true, 0)), "convicted");
+        assert_eq!(standing(&peer(false, 1)), "convicted: 1 of 3 strikes");
+        let shown = text(&[peer(true, 3)]);
+        assert!(
+            shown.contains("abababababababab  2      connected  convicted: 3 of 3 strikes"),
+            "{shown}"
+        );
+    }
 }

@@ -24,6 +24,7 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<Exit, Failure>
     sink.prepare(None)?;
     let draft = args.job.draft()?;
     Session::with(context, &args.session, async |session| {
+        session.meet_workers().await?;
         let (id, _) = draft.submit(context, &context.data, &mut session.client).await?;
         context.printer.note(format!("job {id}"));
         let info = follow(context, session, &id, None).await?;

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use potluck_node::api::{JobInfo, NodeInfo};
 use potluck_unit::{
     BlobId, Identity, InputTable, Job, JobId, Key, Limits, Quality, Record, Row, Signed, Time,
@@ -41,10 +42,19 @@ pub(crate) struct JobArgs {
     module: PathBuf,
     #[command(flatten)]
     rows: RowArgs,
-    /// How many distinct peers must agree on each unit
-    #[arg(short = 'k', long, value_name = "N", default_value_t = 2)]
+    /// How sure the results must be: bulk is one copy of each unit and audits, standard two,
+    /// critical four
+    #[arg(long, value_name = "QUALITY", default_value = "standard")]
+    #[arg(value_parser = PossibleValuesParser::new(QUALITIES.map(|(name, _)| name)).map(|name| quality_of(&name)))]
+    quality: Quality,
+    /// How many distinct peers must agree on each unit, whatever the quality says
+    #[arg(short = 'k', long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=i64::from(Job::COPIES_MAX)))]
-    copies: u8,
+    copies: Option<u8>,
+    /// Which of your own jobs goes first where not all can: 0 to 9, the highest first
+    #[arg(long, value_name = "N", default_value_t = Job::PRIORITY_USUAL)]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=i64::from(Job::PRIORITY_MAX)))]
+    priority: u8,
     #[command(flatten)]
     limits: LimitArgs,
     /// When peers may forget the job
@@ -59,6 +69,7 @@ pub(crate) struct JobArgs {
 pub(crate) async fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let draft = args.job.draft()?;
     Session::with(context, &args.session, async |session| {
+        session.meet_workers().await?;
         let (id, info) = draft.submit(context, &context.data, &mut session.client).await?;
         context.printer.answer(&info, || id.to_string())?;
         // A node that lends nothing may be another command's and gone any moment, like our own.
@@ -85,7 +96,16 @@ impl JobArgs {
         };
         let module = Module::read(&self.module)?;
         let rows = self.rows.rows()?;
-        Ok(Draft { module, rows, limits, copies: self.copies, life_ms, label })
+        Ok(Draft {
+            module,
+            rows,
+            limits,
+            quality: self.quality,
+            copies: self.copies.unwrap_or_else(|| self.quality.copies()),
+            priority: self.priority,
+            life_ms,
+            label,
+        })
     }
 }
 
@@ -95,7 +115,9 @@ pub(crate) struct Draft {
     pub(crate) module: Module,
     pub(crate) rows: Vec<Row>,
     pub(crate) limits: Limits,
+    pub(crate) quality: Quality,
     pub(crate) copies: u8,
+    pub(crate) priority: u8,
     pub(crate) life_ms: u64,
     pub(crate) label: String,
 }
@@ -112,7 +134,8 @@ impl Draft {
         let key = potluck_node::read_or_create_key(data)?;
         let units = self.rows.len() as u64;
         let table = InputTable::of_rows(&self.rows).map_err(Failure::input)?;
-        let signed = self.sign(&key, &table)?;
+        let workers = client.node().await?.workers;
+        let signed = self.sign(&key, &table, workers)?;
         context.printer.note(format!("submitting {}", count(units, "unit")));
         for blob in table.pages.into_iter().chain([table.index, self.module.bytes]) {
             post_blob(client, blob).await?;
@@ -123,7 +146,8 @@ impl Draft {
         Ok((id, info))
     }
 
-    fn sign(&self, key: &Key, table: &InputTable) -> Result<Signed, Failure> {
+    /// Signs the job for a grid of so many workers.
+    fn sign(&self, key: &Key, table: &InputTable, workers: usize) -> Result<Signed, Failure> {
         let number =
             |count: usize| u32::try_from(count).map_err(|_| Failure::input("the job is too large"));
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| {
@@ -143,9 +167,9 @@ impl Draft {
             units: number(self.rows.len())?,
             limits: self.limits,
             copies: self.copies,
-            quality: Quality::Standard,
-            peers: 1,
-            priority: Job::PRIORITY_USUAL,
+            quality: self.quality,
+            peers: u32::try_from(workers).unwrap_or(u32::MAX).clamp(1, Job::PEERS_MAX),
+            priority: self.priority,
             label: self.label.clone(),
             identity: Identity::NONE,
             extras: vec![],
@@ -153,6 +177,11 @@ impl Draft {
         job.check().map_err(|error| Failure::input(format!("the job can't be made: {error}")))?;
         Ok(Signed::sign(key, Record::Job(job)))
     }
+}
+
+fn quality_of(name: &str) -> Quality {
+    let found = QUALITIES.into_iter().find(|(other, _)| *other == name);
+    found.map_or(Quality::Standard, |(_, quality)| quality)
 }
 
 async fn post_blob(client: &mut Client, bytes: Vec<u8>) -> Result<(), Failure> {
@@ -257,6 +286,9 @@ fn reasons(node: &NodeInfo) -> String {
     if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) }
 }
 
+/// From the least sure to the surest.
+const QUALITIES: [(&str, Quality); 3] =
+    [("bulk", Quality::Bulk), ("standard", Quality::Standard), ("critical", Quality::Critical)];
 /// With two holders the job survives the loss of one besides us.
 const KEEPERS_ENOUGH: usize = 2;
 
@@ -269,7 +301,9 @@ mod tests {
             module: Module { bytes: vec![1, 2, 3], size_bytes: 3 },
             rows,
             limits: Limits::DEFAULT,
+            quality: Quality::Standard,
             copies: 2,
+            priority: 5,
             life_ms: 1000,
             label: "test".to_owned(),
         }
@@ -280,12 +314,13 @@ mod tests {
         let key = Key::of_secret(&[7; 32]);
         let draft = draft(vec![Row::default(), Row::default()]);
         let table = InputTable::of_rows(&draft.rows).unwrap();
-        let signed = draft.sign(&key, &table).unwrap();
+        let signed = draft.sign(&key, &table, 3).unwrap();
         let Record::Job(job) = signed.record() else { panic!("not a job") };
         assert_eq!((job.units, job.module_bytes, job.copies), (2, 3, 2));
         assert_eq!((job.module, job.inputs), (BlobId::of(&[1, 2, 3]), BlobId::of(&table.index)));
+        assert_eq!((job.quality, job.priority, job.peers), (Quality::Standard, 5, 3));
         assert_eq!(signed.signer(), key.id());
-        let again = draft.sign(&key, &table).unwrap();
+        let again = draft.sign(&key, &table, 3).unwrap();
         assert_ne!(signed.job_id(), again.job_id());
     }
 
@@ -294,7 +329,28 @@ mod tests {
         let key = Key::of_secret(&[7; 32]);
         let table = InputTable::of_rows(&[Row::default()]).unwrap();
         let draft = Draft { copies: 0, ..draft(vec![Row::default()]) };
-        assert_eq!(draft.sign(&key, &table).unwrap_err().exit, Exit::Input);
+        assert_eq!(draft.sign(&key, &table, 3).unwrap_err().exit, Exit::Input);
+    }
+
+    #[test]
+    fn a_job_for_an_empty_or_endless_grid_says_a_number_that_it_may() {
+        let key = Key::of_secret(&[7; 32]);
+        let draft = draft(vec![Row::default()]);
+        let table = InputTable::of_rows(&draft.rows).unwrap();
+        for (workers, peers) in [(0, 1), (1, 1), (usize::MAX, Job::PEERS_MAX)] {
+            let signed = draft.sign(&key, &table, workers).unwrap();
+            let Record::Job(job) = signed.record() else { panic!("not a job") };
+            assert_eq!(job.peers, peers);
+        }
+    }
+
+    #[test]
+    fn every_quality_is_what_its_name_says() {
+        let found = QUALITIES.map(|(name, _)| quality_of(name).copies());
+        assert_eq!(
+            (found, QUALITIES.map(|(name, _)| name)),
+            ([1, 2, 4], ["bulk", "standard", "critical"])
+        );
     }
 
     #[test]

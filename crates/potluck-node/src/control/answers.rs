@@ -1,9 +1,11 @@
 //! What the loop knows, put into the words of the control interface.
 
-use potluck_peer::{JobStatus, UnitStatus, Verdict, Word};
-use potluck_unit::{Job, JobId, NoResult, Record, ResultHash};
+use potluck_peer::{JobStatus, Level, UnitStatus, Verdict, Word};
+use potluck_unit::{Job, JobId, NoResult, Quality, Record, ResultHash};
 
-use super::api::{ConvictionInfo, JobInfo, NodeInfo, PeerInfo, StatementInfo, UnitInfo};
+use super::api::{
+    AssuranceInfo, ConvictionInfo, JobInfo, NodeInfo, PeerInfo, StatementInfo, UnitInfo,
+};
 use crate::AGENT;
 use crate::hub::Hub;
 
@@ -46,9 +48,20 @@ pub(super) fn peers(hub: &Hub) -> Vec<PeerInfo> {
             slots: status.slots,
             agent: status.agent,
             convicted: status.convicted,
+            standing: level(status.standing).to_owned(),
+            credit: status.credit,
+            strikes: status.strikes,
         }
     };
     hub.peer().peers().into_iter().map(info).collect()
+}
+
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::Newcomer => "newcomer",
+        Level::Established => "established",
+        Level::Veteran => "veteran",
+    }
 }
 
 /// Every proof of a lie.
@@ -82,7 +95,11 @@ pub(super) fn job(hub: &Hub, id: &JobId) -> Option<JobInfo> {
         expires_ms: job.expires.0,
         units: job.units,
         copies: job.copies,
+        quality: quality(job.quality).to_owned(),
+        priority: job.priority,
+        peers: job.peers,
         accepted: counts.accepted,
+        finals: counts.finals,
         partial: counts.partial,
         disputed: counts.disputed,
         unrunnable: counts.unrunnable,
@@ -93,7 +110,32 @@ pub(super) fn job(hub: &Hub, id: &JobId) -> Option<JobInfo> {
         closed: status.closed || expired,
         waiting_for: waiting_for(hub, &status, job),
         liars: liars.map(|conviction| conviction.peer.to_string()).collect(),
+        assurance: None,
     })
+}
+
+/// A job with what its accepted results stand on.
+pub(super) fn job_with_assurance(hub: &Hub, id: &JobId) -> Option<JobInfo> {
+    let found = hub.peer().assurance(id)?;
+    let assurance = AssuranceInfo {
+        copies: found.copies,
+        established: found.established,
+        workers: found.workers,
+        with_established: found.with_established,
+        audited: found.audited,
+        young: found.young,
+        convicted: found.convicted,
+        own: found.own,
+    };
+    Some(JobInfo { assurance: Some(assurance), ..job(hub, id)? })
+}
+
+fn quality(quality: Quality) -> &'static str {
+    match quality {
+        Quality::Bulk => "bulk",
+        Quality::Standard => "standard",
+        Quality::Critical => "critical",
+    }
 }
 
 /// What a job is waiting for, in sentences.

@@ -96,8 +96,14 @@ pub struct PeerInfo {
     pub slots: u16,
     /// Its software.
     pub agent: String,
-    /// Whether this node holds proof that it lied.
+    /// Whether its word counts no longer: this node holds proof that it lied.
     pub convicted: bool,
+    /// What this node has seen of its work: `newcomer`, `established` or `veteran`.
+    pub standing: String,
+    /// How much recent work of it this node saw accepted.
+    pub credit: u32,
+    /// How many lies of it this node has proved. Three end it.
+    pub strikes: u8,
 }
 
 /// A job as this node sees it.
@@ -117,8 +123,16 @@ pub struct JobInfo {
     pub units: u32,
     /// How many peers must agree on each.
     pub copies: u8,
+    /// How sure the submitter wants to be: `bulk`, `standard` or `critical`.
+    pub quality: String,
+    /// Which of a submitter's own jobs goes first, 0 to 9: the highest.
+    pub priority: u8,
+    /// How many workers the submitter knew of.
+    pub peers: u32,
     /// Units whose result is accepted.
     pub accepted: u32,
+    /// Accepted units whose time for audits has passed.
+    pub finals: u32,
     /// Units on which too few peers have spoken yet, and who spoke agrees.
     pub partial: u32,
     /// Units on which peers contradict each other.
@@ -139,6 +153,31 @@ pub struct JobInfo {
     pub waiting_for: Vec<String>,
     /// Peers that lied about this job, as far as this node could prove.
     pub liars: Vec<String>,
+    /// What the accepted results stand on. Only in the answer to `GET /v1/jobs/ID`: it takes a look
+    /// at every unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assurance: Option<AssuranceInfo>,
+}
+
+/// What the accepted results of a job stand on, as this node sees it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssuranceInfo {
+    /// How many peers must agree on each unit.
+    pub copies: u8,
+    /// Workers that have standing with this node.
+    pub established: usize,
+    /// Workers known.
+    pub workers: usize,
+    /// Accepted units for which at least one of those with standing spoke.
+    pub with_established: u32,
+    /// Accepted units with more agreeing copies than they need.
+    pub audited: u32,
+    /// Whether this node knows the grid for too short a time to give anybody standing.
+    pub young: bool,
+    /// Peers proven to have lied that spoke on this job.
+    pub convicted: usize,
+    /// Units that this node ran itself.
+    pub own: u32,
 }
 
 /// A unit as this node sees it.

@@ -121,7 +121,8 @@ async fn jobs(State(line): Lines) -> Answer<Vec<JobInfo>> {
 
 async fn job(State(line): Lines, Path(id): Path<String>) -> Answer<JobInfo> {
     let id: JobId = id.parse().map_err(bad)?;
-    let found = line.ask(move |hub| answers::job(hub, &id)).await.ok_or_else(stopping)?;
+    let asked = line.ask(move |hub| answers::job_with_assurance(hub, &id));
+    let found = asked.await.ok_or_else(stopping)?;
     found.map(Json).ok_or_else(|| unknown(&id))
 }
 

@@ -189,11 +189,6 @@ impl Tally {
         self.at(index).is_some_and(|(chunk, place)| chunk.ran >> place & 1 == 1)
     }
 
-    /// How many units this peer ran to a result.
-    pub(crate) fn found(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.own.len()).sum()
-    }
-
     /// Who is right about each accepted unit: how many units of each peer.
     pub(crate) fn credits(&self) -> Vec<(PeerId, u32)> {
         let mut units = vec![0; self.voters.len()];
@@ -215,6 +210,12 @@ impl Tally {
     pub(crate) fn supporters(&self, index: u32) -> impl Iterator<Item = PeerId> {
         let right = self.right_about(index).into_iter();
         right.map(|voter| self.voters[usize::from(voter)].0).filter(|peer| *peer != self.me)
+    }
+
+    /// Whether this peer signed what was accepted of a unit.
+    pub(crate) fn is_own(&self, index: u32) -> bool {
+        let right = self.right_about(index).into_iter();
+        right.into_iter().any(|voter| self.voters[usize::from(voter)].0 == self.me)
     }
 
     /// Units with a verdict that stands on words, for judging anew.

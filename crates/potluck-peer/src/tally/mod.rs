@@ -594,6 +594,7 @@ impl Tally {
     }
 
     /// Whether a unit is accepted and whoever audits it has spoken.
+    #[cfg(test)]
     pub(crate) fn is_final(&self, index: u32) -> bool {
         self.at(index).is_some_and(|(chunk, place)| chunk.finals >> place & 1 == 1)
     }
