@@ -7,7 +7,7 @@ use crate::jobs::ECHO;
 /// One line that starts with the program's name and holds every one of `words`, and no trace of the
 /// program's insides.
 #[track_caller]
-fn refused(finished: &Finished, code: i32, words: &[&str]) {
+pub(crate) fn refused(finished: &Finished, code: i32, words: &[&str]) {
     let err = &finished.err;
     assert_eq!(finished.code, code, "{err}");
     let last = err.lines().last().unwrap_or_default();

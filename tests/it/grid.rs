@@ -100,7 +100,7 @@ impl Grid {
     pub(crate) fn submitter_command(&self, args: &[&str]) -> Command {
         let mut command = potluck(&self.submitter(), args);
         let verb = args.iter().find(|arg| !arg.starts_with('-')).copied();
-        if let (Some(first), Some("submit" | "run" | "job" | "peers" | "status")) =
+        if let (Some(first), Some("submit" | "run" | "job" | "verify" | "peers" | "status")) =
             (self.workers.first(), verb)
         {
             // Before `--`, after which everything is the program's.

@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod durability;
 mod errors;
+mod evidence;
 mod exec;
 mod hostile;
 mod largest;

@@ -13,6 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use potluck_node::EVIDENCE_BYTES_MAX;
 use potluck_node::api::{
     ConvictionInfo, JobInfo, NodeInfo, PeerInfo, Refused, RefusedCode, ResultFrame, UnitInfo,
     job_path,
@@ -113,6 +114,12 @@ impl Client {
         Ok(Frames { stream: self.stream(&path).await?, used: 0 })
     }
 
+    /// The evidence of a job, piece by piece. Whether it is whole, its checksum knows.
+    pub(crate) async fn evidence(&self, id: &JobId) -> Result<Pieces, ClientError> {
+        let stream = self.stream(&format!("{}/evidence", job_path(id))).await?;
+        Ok(Pieces { stream, bytes: 0 })
+    }
+
     async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
         let response = self.send(Method::GET, path, Bytes::new()).await?;
         read_json(response).await
@@ -210,6 +217,27 @@ impl Frames {
                 return if whole { Ok(None) } else { Err(strange("half a result")) };
             }
         }
+    }
+}
+
+/// A file as it arrives.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    stream: Stream,
+    /// Bytes that have come.
+    pub(crate) bytes: u64,
+}
+
+impl Pieces {
+    /// The next bytes; none at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
+        if !self.stream.fill().await? {
+            return Ok(None);
+        }
+        let piece = std::mem::take(&mut self.stream.buffer);
+        self.bytes += piece.len() as u64;
+        let fits = self.bytes <= EVIDENCE_BYTES_MAX;
+        if fits { Ok(Some(piece)) } else { Err(strange("a file larger than any can be")) }
     }
 }
 

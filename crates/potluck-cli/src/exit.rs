@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     InUse = 6,
     /// The doctor found something missing or wrong.
     Unwell = 7,
+    /// Evidence that contradicts an accepted result, or that is forged.
+    Contradicted = 8,
     /// `exec`: a fault. Far from the codes that programs end with, as are the next two.
     Fault = 121,
     /// `exec`: no result.
@@ -38,7 +40,7 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    const ALL: [Exit; 12] = [
+    const ALL: [Exit; 13] = [
         Exit::Done,
         Exit::Failed,
         Exit::Input,
@@ -47,6 +49,7 @@ impl Exit {
         Exit::Incomplete,
         Exit::InUse,
         Exit::Unwell,
+        Exit::Contradicted,
         Exit::Fault,
         Exit::NoResult,
         Exit::Differs,
@@ -64,9 +67,12 @@ impl Exit {
             }
             Exit::Alone => "nobody can be reached, or no other peer holds the job yet",
             Exit::UnknownJob => "unknown job",
-            Exit::Incomplete => "some units have no result, or results are incomplete",
+            Exit::Incomplete => {
+                "some units have no result, results are incomplete, or verify can't decide"
+            }
             Exit::InUse => "the port or the data folder is in use",
             Exit::Unwell => "`doctor` found something missing or wrong on this machine",
+            Exit::Contradicted => "`verify`: an accepted result is not so, or evidence is forged",
             Exit::Fault => "exec: the program ended by a fault",
             Exit::NoResult => "exec: this machine came to no result",
             Exit::Differs => "exec --repeat: the runs differ",
@@ -145,7 +151,8 @@ mod tests {
 
     #[test]
     fn exit_codes_keep_their_numbers() {
-        assert_eq!(Exit::ALL.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 7, 121, 122, 123, 130]);
+        let codes = [0, 1, 2, 3, 4, 5, 6, 7, 8, 121, 122, 123, 130];
+        assert_eq!(Exit::ALL.map(|exit| exit as u8), codes);
     }
 
     #[test]

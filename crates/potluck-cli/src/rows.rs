@@ -152,15 +152,20 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 /// The numbers that an array means, in the order written: ranges `first-last` or `first-last:step`
 /// with both ends included, and single numbers, separated by commas.
 fn parse_array(text: &str) -> Result<Vec<u64>, String> {
+    parse_numbers(text, "--array")
+}
+
+/// Numbers as an option called `option` takes them, at most as many as a job may have units.
+pub(crate) fn parse_numbers(text: &str, option: &str) -> Result<Vec<u64>, String> {
     let mut numbers = Vec::new();
     for part in text.split(',') {
-        let (first, last, step) = parse_range(part.trim())?;
+        let (first, last, step) = parse_range(part.trim(), option)?;
         // One unit fewer than it makes: their number itself could be past the largest.
         let steps = (last - first) / step;
         let max = InputTable::UNITS_MAX;
         if steps.saturating_add(numbers.len() as u64) >= u64::from(max) {
             return Err(format!(
-                "--array {text} makes more than {max} units; split it into several jobs"
+                "{option} {text} makes more than {max} units; split it into several jobs"
             ));
         }
         numbers.extend((0..=steps).map(|at| first + at * step));
@@ -168,11 +173,11 @@ fn parse_array(text: &str) -> Result<Vec<u64>, String> {
     Ok(numbers)
 }
 
-fn parse_range(part: &str) -> Result<(u64, u64, u64), String> {
+fn parse_range(part: &str, option: &str) -> Result<(u64, u64, u64), String> {
     let number = |text: &str| {
         text.parse::<u64>().map_err(|_| {
             let max = u64::MAX;
-            format!("`{part}` in --array: `{text}` is not a number from 0 to {max}; write 0-99, 0-990:10 or 1,5,7")
+            format!("`{part}` in {option}: `{text}` is not a number from 0 to {max}; write 0-99, 0-990:10 or 1,5,7")
         })
     };
     let (ends, step) = match part.split_once(':') {
@@ -184,10 +189,10 @@ fn parse_range(part: &str) -> Result<(u64, u64, u64), String> {
         None => (number(ends)?, number(ends)?),
     };
     if step == 0 {
-        return Err(format!("`{part}` in --array never ends: the step must be 1 or more"));
+        return Err(format!("`{part}` in {option} never ends: the step must be 1 or more"));
     }
     if first > last {
-        return Err(format!("`{part}` in --array goes down: write the smaller number first"));
+        return Err(format!("`{part}` in {option} goes down: write the smaller number first"));
     }
     Ok((first, last, step))
 }

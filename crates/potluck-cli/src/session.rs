@@ -209,7 +209,7 @@ pub(crate) enum JobName {
 }
 
 impl JobName {
-    fn parse(text: &str) -> Result<JobName, String> {
+    pub(crate) fn parse(text: &str) -> Result<JobName, String> {
         if text == "last" {
             return Ok(JobName::Last);
         }

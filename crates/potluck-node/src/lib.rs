@@ -16,11 +16,16 @@ mod fetch;
 mod slots;
 mod inputs;
 mod local;
+mod evidence;
 pub mod control;
 mod checkup;
 
 pub use checkup::{Checkup, Condition, Finding};
 pub use control::api;
+pub use evidence::{
+    Contradiction, EVIDENCE_BYTES_MAX, Evidence, EvidenceError, FalseSeat, Progress, Proof, Report,
+    Undecided, Wrongdoing,
+};
 pub use local::Local;
 pub use node::{Node, StartError, StartErrorKind, control_socket, read_or_create_key};
 pub use options::{Options, default_data_folder};

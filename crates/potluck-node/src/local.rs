@@ -57,6 +57,17 @@ impl Local {
         stdin: &[u8],
         output: Option<Output<'_>>,
     ) -> Run {
+        self.run_unit(UnitId::of(&JobId([0; 32]), number), args, stdin, output)
+    }
+
+    /// Runs it once to its end as this unit, with that unit's random bytes.
+    pub(crate) fn run_unit(
+        &mut self,
+        id: UnitId,
+        args: &[String],
+        stdin: &[u8],
+        output: Option<Output<'_>>,
+    ) -> Run {
         let artefact = match &self.artefact {
             Ok(artefact) => artefact,
             Err(run) => return run.clone(),
@@ -68,7 +79,6 @@ impl Local {
                 Err(error) => return nothing_ran(error.report(), &error),
             },
         };
-        let id = UnitId::of(&JobId([0; 32]), number);
         let unit = Unit { id, args, stdin };
         let run = match output {
             Some(output) => runner.run_aloud(&unit, output),

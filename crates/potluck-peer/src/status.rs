@@ -150,6 +150,16 @@ impl Peer {
         found
     }
 
+    /// Every record about a job that this peer holds: the job's own, then receipts, then closings.
+    pub fn records(&self, id: &JobId) -> Option<Vec<Signed>> {
+        let entry = self.board.get(id)?;
+        let receipts = entry.receipts.iter().filter_map(|id| self.board.record(id));
+        let closes = |record: &&Signed| matches!(record.record(), potluck_unit::Record::Close(close) if close.job == *id);
+        let others = self.board.ids(&Topic::Board).into_iter().flatten();
+        let closings = others.filter_map(|id| self.board.record(id)).filter(closes);
+        Some(std::iter::once(&entry.record).chain(receipts).chain(closings).cloned().collect())
+    }
+
     /// A unit as this peer sees it.
     pub fn unit(&self, id: &JobId, index: u32) -> Option<UnitStatus> {
         let entry = self.board.get(id).filter(|entry| index < entry.job().units)?;

@@ -10,6 +10,7 @@ mod peers;
 mod run;
 mod status;
 mod submit;
+mod verify;
 mod worker;
 
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ pub(crate) enum Verb {
     /// Look after jobs: list, info, wait, results, units, cancel
     #[command(subcommand)]
     Job(job::Verb),
+    /// Check what is known of a job: signatures, verdicts, and by running units again who lied
+    Verify(verify::Args),
     /// Show what the node in the data folder is doing
     Status(status::Args),
     /// List the peers that the node in the data folder knows
@@ -56,6 +59,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<ExitCode, Failu
         Verb::Run(args) => run::run(&args, context).await,
         Verb::Lint(args) => lint::run(&args, context),
         Verb::Job(verb) => job::run(&verb, context).await,
+        Verb::Verify(args) => verify::run(args, context).await,
         Verb::Status(args) => status::run(&args, context).await,
         Verb::Peers(args) => peers::run(&args, context).await,
         Verb::Doctor(args) => doctor::run(&args, context),

@@ -13,6 +13,7 @@
 //! | `GET /v1/jobs/ID/watch` | a [`JobInfo`] a line, now and after every change, until it is finished |
 //! | `GET /v1/jobs/ID/units?first=N&count=M` | list of [`UnitInfo`] |
 //! | `GET /v1/jobs/ID/results?first=N&count=M` | frames as [`ResultFrame`] writes them |
+//! | `GET /v1/jobs/ID/evidence` | an evidence file, see `docs/evidence.md`; `?inputs=false` leaves out module and inputs |
 //! | `POST /v1/jobs/ID/close`, a signed close record's bytes | [`JobInfo`] |
 //! | `POST /v1/stop` | an empty answer; then the node stops |
 //!

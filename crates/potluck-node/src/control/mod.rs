@@ -5,6 +5,7 @@
 
 pub mod api;
 mod answers;
+mod evidence;
 mod routes;
 
 use std::path::{Path, PathBuf};

@@ -22,6 +22,7 @@ use super::api::{
     ConvictionInfo, JobInfo, NodeInfo, PeerInfo, Refused, RefusedCode, ResultFrame, ResultState,
     UnitInfo,
 };
+use super::evidence::evidence;
 use crate::net::Wanted;
 use crate::store::Store;
 
@@ -41,7 +42,7 @@ const WATCH_EVERY: Duration = Duration::from_millis(100);
 type Answer<T> = Result<Json<T>, Failure>;
 
 /// A refusal with its status.
-struct Failure(RefusedCode, String);
+pub(super) struct Failure(pub(super) RefusedCode, pub(super) String);
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
@@ -57,15 +58,15 @@ impl IntoResponse for Failure {
     }
 }
 
-fn stopping() -> Failure {
+pub(super) fn stopping() -> Failure {
     Failure(RefusedCode::Internal, "the node is stopping".to_owned())
 }
 
-fn bad(error: impl std::fmt::Display) -> Failure {
+pub(super) fn bad(error: impl std::fmt::Display) -> Failure {
     Failure(RefusedCode::BadRequest, error.to_string())
 }
 
-fn unknown(id: &JobId) -> Failure {
+pub(super) fn unknown(id: &JobId) -> Failure {
     Failure(RefusedCode::UnknownJob, format!("job {id} is not known to this node"))
 }
 
@@ -81,6 +82,7 @@ pub(super) fn router(line: Line) -> Router {
         .route("/v1/jobs/{id}/watch", get(watch))
         .route("/v1/jobs/{id}/units", get(units))
         .route("/v1/jobs/{id}/results", get(results))
+        .route("/v1/jobs/{id}/evidence", get(evidence))
         .route("/v1/jobs/{id}/close", post(close))
         .route("/v1/stop", post(stop))
         .with_state(Arc::new(line))

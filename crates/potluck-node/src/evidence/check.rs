@@ -1,0 +1,375 @@
+//! What an evidence file proves.
+//!
+//! Verdicts are recomputed from the records alone, by a peer that was born for this and knows
+//! nothing else. Where two peers contradict each other, where whoever wrote the file claims what the
+//! records do not say, and wherever else it is asked for, the unit is run again: that decides, and
+//! convicts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use potluck_peer::{Actions, Config, Conviction, Event, Peer};
+use potluck_unit::{
+    JobId, Key, PeerId, Receipt, ReceiptBatch, Record, ResultHash, RunReport, Seat, Signed,
+    Statement, Time, UnitId, Witness, WorkDigest,
+};
+use serde::Serialize;
+
+use super::file::Claim;
+use super::open::Evidence;
+use crate::Local;
+
+/// What a file proves.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The job.
+    pub job: String,
+    /// What the submitter calls it.
+    pub label: String,
+    /// The submitter's peer id.
+    pub submitter: String,
+    /// How many units there are.
+    pub units: u32,
+    /// How many peers must agree on each.
+    pub copies: u8,
+    /// Records of receipts, every one with a good signature.
+    pub records: usize,
+    /// Receipts in them.
+    pub receipts: usize,
+    /// Peers that signed them.
+    pub signers: usize,
+    /// Units that whoever wrote the file takes for accepted; none if it does not say.
+    pub claimed: Option<u32>,
+    /// Units accepted by the records alone, without what proven liars say.
+    pub accepted: u32,
+    /// Units run again.
+    pub ran: usize,
+    /// Who signed what is wrong.
+    pub proofs: Vec<Proof>,
+    /// Records that claim a seat which their signer never drew. They were left out.
+    pub false_seats: Vec<FalseSeat>,
+    /// Accepted results that do not stand.
+    pub contradictions: Vec<Contradiction>,
+    /// Units about which this could not be found out.
+    pub undecided: Vec<Undecided>,
+}
+
+/// Proof that a peer signed what is not so.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Proof {
+    /// On which unit.
+    pub unit: u32,
+    /// Who signed.
+    pub peer: String,
+    /// R as it was signed.
+    pub said: String,
+    /// R as running the unit gives it.
+    pub found: String,
+    /// What is wrong with it.
+    pub wrongdoing: Wrongdoing,
+    /// The record that holds the receipt.
+    pub record: String,
+}
+
+/// What is wrong with a receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wrongdoing {
+    /// The result.
+    WrongResult,
+    /// The result is right, but the digest is not: its signer did not run the unit.
+    NotRun,
+}
+
+/// A record that claims a seat which its signer never drew.
+#[derive(Debug, Clone, Serialize)]
+pub struct FalseSeat {
+    /// Who signed it.
+    pub peer: String,
+    /// The record.
+    pub record: String,
+    /// The chunk that it claims.
+    pub chunk: u32,
+}
+
+/// An accepted result that does not stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Contradiction {
+    /// The unit.
+    pub unit: u32,
+    /// R as accepted.
+    pub accepted: String,
+    /// R as running the unit gives it.
+    pub found: String,
+}
+
+/// A unit of which nothing could be found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Undecided {
+    /// The unit.
+    pub unit: u32,
+    /// Why running it again gave no result.
+    pub why: String,
+}
+
+/// How far a check is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The unit that is run now.
+    pub unit: u32,
+    /// Which of those to be run it is, counted from 1.
+    pub number: usize,
+    /// How many are to be run, as far as is known.
+    pub of: usize,
+}
+
+/// What running a unit again came to.
+#[derive(Debug, Clone)]
+enum Found {
+    Result(ResultHash, Witness),
+    Nothing(String),
+}
+
+impl Evidence {
+    /// Checks everything. Besides units that somebody contradicts, those in `also` are run again,
+    /// in sandboxes of this machine, with compiled modules kept in the data folder. Blocks.
+    ///
+    /// # Errors
+    /// A sentence for a person, if this machine can't check at all.
+    pub fn check(
+        &mut self,
+        data: &Path,
+        also: &BTreeSet<u32>,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Report, String> {
+        let units = self.job().units;
+        let mut court = Court::of(self)?;
+        let claims = self.claims.clone().unwrap_or_else(|| court.verdicts(units));
+        let mut bench = Bench { data, local: None };
+        let mut ran: BTreeMap<u32, Found> = BTreeMap::new();
+        let mut due: BTreeSet<u32> = also.iter().copied().filter(|unit| *unit < units).collect();
+        due.extend(contradicted(&court.records, units));
+        while !due.is_empty() {
+            let of = ran.len() + due.len();
+            for unit in std::mem::take(&mut due) {
+                progress(Progress { unit, number: ran.len() + 1, of });
+                ran.insert(unit, bench.run(self, unit));
+            }
+            court.convict(&ran);
+            // What the records without the liars no longer carry is decided by running it, too.
+            let lost = claims.iter().zip(0..).filter(|(claim, unit)| {
+                matches!(claim, Claim::Accepted(_)) && court.claim(*unit) != **claim
+            });
+            due.extend(lost.map(|(_, unit)| unit).filter(|unit| !ran.contains_key(unit)));
+        }
+        Ok(self.report(&court, &claims, &ran))
+    }
+
+    fn report(&self, court: &Court, claims: &[Claim], ran: &BTreeMap<u32, Found>) -> Report {
+        let job = self.job();
+        let (mut contradictions, mut undecided) = (Vec::new(), Vec::new());
+        for (unit, found) in ran {
+            let claim = claims.get(*unit as usize).copied().unwrap_or(Claim::Open);
+            match (claim, found) {
+                (Claim::Accepted(result), Found::Result(found, _)) if result != *found => {
+                    let (accepted, found) = (result.to_string(), found.to_string());
+                    contradictions.push(Contradiction { unit: *unit, accepted, found });
+                }
+                (Claim::Accepted(_) | Claim::Open, Found::Nothing(why)) => {
+                    undecided.push(Undecided { unit: *unit, why: why.clone() });
+                }
+                (Claim::Unrunnable, Found::Nothing(_)) | (_, Found::Result(..)) => {}
+            }
+        }
+        let accepted = (0..job.units).filter(|unit| match ran.get(unit) {
+            // A peer that ran a unit knows; the one that judges here did not run it itself.
+            Some(Found::Result(found, _)) => {
+                claims.get(*unit as usize) == Some(&Claim::Accepted(*found))
+            }
+            Some(Found::Nothing(_)) | None => matches!(court.claim(*unit), Claim::Accepted(_)),
+        });
+        let is_accepted = |claim: &&Claim| matches!(claim, Claim::Accepted(_));
+        let claimed = self.claims.as_ref().map(|claims| claims.iter().filter(is_accepted).count());
+        let signers: BTreeSet<PeerId> = court.records.iter().map(Signed::signer).collect();
+        Report {
+            job: self.id.to_string(),
+            label: job.label.clone(),
+            submitter: self.job.signer().to_string(),
+            units: job.units,
+            copies: job.copies,
+            records: court.records.len(),
+            receipts: court.records.iter().map(|record| receipts(record).len()).sum(),
+            signers: signers.len(),
+            claimed: claimed.map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
+            accepted: u32::try_from(accepted.count()).unwrap_or(u32::MAX),
+            ran: ran.values().filter(|found| matches!(found, Found::Result(..))).count(),
+            proofs: court.proofs.iter().cloned().collect(),
+            false_seats: court.false_seats.clone(),
+            contradictions,
+            undecided,
+        }
+    }
+}
+
+/// Units on which two statements contradict each other, whoever made them.
+fn contradicted(records: &[Signed], units: u32) -> BTreeSet<u32> {
+    let mut first: Vec<Option<ResultHash>> = vec![None; units as usize];
+    let mut found = BTreeSet::new();
+    for receipt in records.iter().flat_map(receipts) {
+        if let Statement::Outcome { result, .. } = receipt.statement
+            && let Some(said) = first.get_mut(receipt.index as usize)
+            && *said.get_or_insert(result) != result
+        {
+            found.insert(receipt.index);
+        }
+    }
+    found
+}
+
+/// A record's receipts.
+fn receipts(record: &Signed) -> &[Receipt] {
+    if let Record::Receipts(batch) = record.record() { &batch.receipts } else { &[] }
+}
+
+/// Judges from records and from what was run again.
+struct Court {
+    peer: Peer,
+    id: JobId,
+    now: Time,
+    /// Of receipts, those with false seats left out.
+    records: Vec<Signed>,
+    false_seats: Vec<FalseSeat>,
+    proofs: BTreeSet<Proof>,
+}
+
+impl Court {
+    fn of(evidence: &Evidence) -> Result<Court, String> {
+        let mut secret = [0; 32];
+        // A key that others know could sign what the peer then takes for its own work.
+        getrandom::fill(&mut secret)
+            .map_err(|error| format!("the system gives no randomness: {error}"))?;
+        let peer = Peer::new(Key::of_secret(&secret), Config::default());
+        let now = crate::hub::clock();
+        let (records, false_seats, proofs) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let mut court = Court { peer, id: evidence.id, now, records, false_seats, proofs };
+        court.tell(Event::Kept { record: evidence.job.clone() });
+        for record in &evidence.records {
+            if let Record::Receipts(batch) = record.record() {
+                if let Some(chunk) = false_seat(evidence, &record.signer(), batch) {
+                    let (peer, record) = (record.signer().to_string(), record.id().to_string());
+                    court.false_seats.push(FalseSeat { peer, record, chunk });
+                    continue;
+                }
+                court.records.push(record.clone());
+            }
+            court.tell(Event::Kept { record: record.clone() });
+        }
+        Ok(court)
+    }
+
+    fn tell(&mut self, event: Event) {
+        let mut nothing = Actions::new();
+        self.peer.handle(self.now, event, &mut nothing);
+    }
+
+    fn claim(&self, unit: u32) -> Claim {
+        Claim::of(self.peer.verdict(&self.id, unit))
+    }
+
+    fn verdicts(&self, units: u32) -> Vec<Claim> {
+        (0..units).map(|unit| self.claim(unit)).collect()
+    }
+
+    /// Holds every receipt against what running its unit gave, and tells the peer who lied.
+    fn convict(&mut self, ran: &BTreeMap<u32, Found>) {
+        let mut convictions = Vec::new();
+        for record in &self.records {
+            let peer = record.signer();
+            for receipt in receipts(record) {
+                let Statement::Outcome { result, digest } = receipt.statement else { continue };
+                let Some(Found::Result(found, witness)) = ran.get(&receipt.index) else { continue };
+                let unit = UnitId::of(&self.id, receipt.index);
+                let Some(wrongdoing) =
+                    wrongdoing(&peer, &unit, (result, digest), (*found, witness))
+                else {
+                    continue;
+                };
+                let proof = Proof {
+                    unit: receipt.index,
+                    peer: peer.to_string(),
+                    said: result.to_string(),
+                    found: found.to_string(),
+                    wrongdoing,
+                    record: record.id().to_string(),
+                };
+                if self.proofs.insert(proof) {
+                    let (said, found, index) = (result, *found, receipt.index);
+                    let (job, record) = (self.id, record.id());
+                    convictions.push(Conviction { peer, job, index, said, found, record });
+                }
+            }
+        }
+        for conviction in convictions {
+            self.tell(Event::Convicted(conviction));
+        }
+    }
+}
+
+fn wrongdoing(
+    peer: &PeerId,
+    unit: &UnitId,
+    (said, digest): (ResultHash, WorkDigest),
+    (found, witness): (ResultHash, &Witness),
+) -> Option<Wrongdoing> {
+    if said != found {
+        Some(Wrongdoing::WrongResult)
+    } else if witness.work_digest(peer, unit) != digest {
+        Some(Wrongdoing::NotRun)
+    } else {
+        None
+    }
+}
+
+/// The chunk that a batch says its signer drew, if that is not so or not where its units are.
+fn false_seat(evidence: &Evidence, signer: &PeerId, batch: &ReceiptBatch) -> Option<u32> {
+    let Seat::Drawn { chunk, proof } = batch.seat else { return None };
+    let units = evidence.job().units_of(chunk);
+    let within = batch.receipts.iter().all(|receipt| units.contains(&receipt.index));
+    let drawn = proof.check(signer, &evidence.id.draw_input(chunk)).is_some();
+    (!within || !drawn).then_some(chunk)
+}
+
+/// Where units are run again.
+struct Bench<'a> {
+    data: &'a Path,
+    local: Option<Local>,
+}
+
+impl Bench<'_> {
+    fn run(&mut self, evidence: &mut Evidence, unit: u32) -> Found {
+        let Some(row) = evidence.row(unit) else {
+            return Found::Nothing("its input is not in the evidence".to_owned());
+        };
+        let local = match self.set_up(evidence) {
+            Ok(local) => local,
+            Err(why) => return Found::Nothing(why),
+        };
+        let id = UnitId::of(&evidence.id, unit);
+        match local.run_unit(id, &row.args, &row.stdin, None).report {
+            RunReport::Done { outcome, witness } => Found::Result(outcome.result_hash(), witness),
+            RunReport::NoResult(why) => Found::Nothing(why.as_str().to_owned()),
+        }
+    }
+
+    fn set_up(&mut self, evidence: &Evidence) -> Result<&mut Local, String> {
+        let local = match self.local.take() {
+            Some(local) => local,
+            None => {
+                let module = evidence.module.as_ref();
+                let module = module.ok_or("the module is not in the evidence")?;
+                Local::new(self.data, module, evidence.job().limits, Vec::new())?
+            }
+        };
+        Ok(self.local.insert(local))
+    }
+}
