@@ -152,7 +152,7 @@ impl Grid {
         for (name, slots) in [("a", "1"), ("b", "1"), ("submitter", "0")] {
             let mut command = Command::new(POTLUCK);
             command.arg("--json").arg("--data").arg(folder.join(name));
-            command.args(["worker", "--listen", "127.0.0.1:0", "--slots", slots]);
+            command.args(["worker", "--private", "--listen", "127.0.0.1:0", "--slots", slots]);
             if let Some(first) = &first {
                 command.args(["--join", first]);
             }

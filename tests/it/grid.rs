@@ -184,11 +184,23 @@ pub(crate) struct Finished {
     pub(crate) err: String,
 }
 
-/// The program on a data folder.
+/// The program on a data folder, in a private grid, where keys cost no work.
 pub(crate) fn potluck(data: &Path, args: &[&str]) -> Command {
+    let mut command = program(data);
+    command.arg("--private").args(args);
+    command
+}
+
+/// The program on a data folder, in an open grid whose keys cost next to no work.
+pub(crate) fn in_the_open(data: &Path, args: &[&str]) -> Command {
+    let mut command = program(data);
+    command.args(["--work-bits", "2"]).args(args);
+    command
+}
+
+fn program(data: &Path) -> Command {
     let mut command = Command::new(POTLUCK);
-    command.env_remove("POTLUCK_DATA").env_remove("RUST_LOG");
-    command.arg("--data").arg(data).args(args);
+    command.env_remove("POTLUCK_DATA").env_remove("RUST_LOG").arg("--data").arg(data);
     command
 }
 

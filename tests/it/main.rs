@@ -11,6 +11,7 @@ mod durability;
 mod errors;
 mod evidence;
 mod exec;
+mod identity;
 mod hostile;
 mod largest;
 mod lint;

@@ -42,7 +42,7 @@ impl Cable {
     fn potluck(&self, machine: usize, data: &Path, args: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.names[machine], POTLUCK]);
-        command.env_remove("POTLUCK_DATA").arg("--data").arg(data).args(args);
+        command.env_remove("POTLUCK_DATA").arg("--private").arg("--data").arg(data).args(args);
         command
     }
 }

@@ -62,7 +62,8 @@ impl Crew {
         let log = self.folder.join(format!("{name}.log"));
         let start = || {
             let mut command = Command::new(std::env::current_exe()?);
-            command.args(["worker", "--json", "--listen", "127.0.0.1:0", "--slots", "1", "--data"]);
+            command.args(["worker", "--json", "--private", "--listen", "127.0.0.1:0"]);
+            command.args(["--slots", "1", "--data"]);
             command.arg(self.data(name)).args(extra);
             if let Some(join) = join {
                 command.args(["--join", &join.to_string()]);

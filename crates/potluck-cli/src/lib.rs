@@ -7,6 +7,7 @@ mod assurance;
 mod client;
 mod crew;
 mod exit;
+mod identity;
 mod interrupt;
 mod limits;
 mod module;
@@ -24,6 +25,8 @@ use std::sync::{Mutex, PoisonError};
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use potluck_node::Options;
+use potluck_unit::Identity;
 use tracing_subscriber::EnvFilter;
 
 use crate::exit::{Exit, Failure};
@@ -61,6 +64,15 @@ struct Global {
     /// $XDG_DATA_HOME or ~/.local/share]
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Take part in a private grid, where keys cost no work; nodes of open grids are none of it
+    /// [default: open, unless [grid] in potluck.toml says otherwise]
+    #[arg(long, global = true)]
+    private: bool,
+    // How much work a key must prove in an open grid; tests can't wait for as much as is usual.
+    // Who asks for another amount than all others is alone.
+    #[arg(long, global = true, hide = true, value_name = "N", default_value_t = Identity::BITS)]
+    #[arg(value_parser = clap::value_parser!(u8).range(..=i64::from(Identity::BITS_MAX)))]
+    work_bits: u8,
     /// Answer in JSON, one value a line
     #[arg(long, global = true)]
     json: bool,
@@ -74,9 +86,12 @@ impl Cli {
         let format = if self.global.json { Format::Json } else { Format::Human };
         let printer = Printer::new(format);
         log(self.global.verbose);
+        let open = self.global.private.then_some(false);
+        let work_bits = self.global.work_bits;
         match prepare(self.global.data) {
             Ok((runtime, data)) => {
-                let context = Context { data, printer, farewell: Mutex::default() };
+                let farewell = Mutex::default();
+                let context = Context { data, open, work_bits, printer, farewell };
                 let done = runtime.block_on(verbs::run(self.verb, &context));
                 // What still runs now has nothing left to do that must not be lost.
                 runtime.shutdown_background();
@@ -97,11 +112,20 @@ impl Cli {
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) data: PathBuf,
+    /// Whether the person said anything of open and private grids.
+    open: Option<bool>,
+    work_bits: u8,
     pub(crate) printer: Printer,
     farewell: Mutex<Option<String>>,
 }
 
 impl Context {
+    /// A node on the data folder in the grid that was asked for.
+    pub(crate) fn options(&self) -> Options {
+        let (open, work_bits) = (self.open, self.work_bits);
+        Options { open, work_bits, ..Options::new(self.data.clone()) }
+    }
+
     /// What to say should the person press Ctrl-C from now on.
     pub(crate) fn set_farewell(&self, text: String) {
         *self.farewell.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);

@@ -75,14 +75,25 @@ impl Session {
                     "a node runs in {data} already and is used as it is: --join changes nothing"
                 ));
             }
+            let mut client = client;
+            if context.options().open == Some(false) && client.node().await?.open {
+                let data = context.data.display();
+                context.printer.note(format!(
+                    "a node runs in {data} already, in an open grid: --private changes nothing"
+                ));
+            }
             return Ok(Session { client, node: None, joins: 0 });
         }
         let options = Options {
             listen: Some(args.listen),
             join: args.join.clone(),
             slots: Some(0),
-            ..Options::new(context.data.clone())
+            ..context.options()
         };
+        tokio::select! {
+            ready = crate::identity::prepare(context, &options) => ready?,
+            () = interrupted() => return Err(Failure::new(Exit::Interrupted, "interrupted")),
+        }
         let node = Node::start(options).await?;
         let client = connect_own(&socket).await?;
         Ok(Session { client, node: Some(node), joins: args.join.len() })
@@ -295,6 +306,7 @@ pub(crate) mod tests {
             id: "ab".repeat(32),
             agent: "potluck/0".to_owned(),
             listen: ([127, 0, 0, 1], 7117).into(),
+            open: false,
             slots: 2,
             slots_busy: 0,
             neighbours: 0,

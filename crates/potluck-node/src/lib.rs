@@ -16,6 +16,7 @@ mod fetch;
 mod slots;
 mod inputs;
 mod local;
+mod identity;
 mod evidence;
 pub mod control;
 mod checkup;
@@ -26,6 +27,7 @@ pub use evidence::{
     Contradiction, EVIDENCE_BYTES_MAX, Evidence, EvidenceError, FalseSeat, Progress, Proof, Report,
     Undecided, Wrongdoing,
 };
+pub use identity::{Search, keep_identity, read_identity};
 pub use local::Local;
 pub use node::{Node, StartError, StartErrorKind, control_socket, read_or_create_key};
 pub use options::{Options, default_data_folder};

@@ -1,21 +1,23 @@
 //! Starting and stopping a node.
 
 use std::fmt;
+use std::fs::DirBuilder;
 use std::io::ErrorKind::AddrInUse;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use potluck_peer::Peer;
 use potluck_sandbox::{Program, Sandbox};
-use potluck_unit::{JobId, Key, PeerId};
+use potluck_unit::{Identity, JobId, Key, PeerId};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::control::{self, Control};
 use crate::hub::{Hub, Input, JoinState, Parts, clock, replay};
-use crate::net::{BindError, BlobSource, Net};
+use crate::net::{BindError, BlobSource, Grid, Net};
 use crate::options::{Options, Require, Resolved};
 use crate::slots::{Equipment, Slots};
 use crate::store::{OpenError, Store};
@@ -86,9 +88,11 @@ impl Node {
         let sandbox = Sandbox::new(program()?, options.data.join("artefacts"));
         let warning = tokio::task::block_in_place(|| look_at_lock(&sandbox, &resolved))?;
         let (store, key) = open(&options.data)?;
+        let identity = own_identity(&options, &resolved, &key)?;
         let (net_sender, net_events) = mpsc::channel(QUEUE_MAX);
         let blobs: Arc<dyn BlobSource> = Arc::new(store.clone());
-        let net = Net::bind(&key, resolved.listen, net_sender, blobs).map_err(|error| {
+        let grid = if resolved.open { Grid::Open } else { Grid::Private };
+        let net = Net::bind(&key, resolved.listen, net_sender, blobs, grid).map_err(|error| {
             let in_use = matches!(&error, BindError::Listen(_, cause) if cause.kind() == AddrInUse);
             let kind = if in_use { StartErrorKind::InUse } else { StartErrorKind::Other };
             StartError::new(kind, error)
@@ -98,7 +102,10 @@ impl Node {
         let (stop_sender, stop) = watch::channel(false);
         let joins = resolve_joins(&resolved.join).await?;
         let id = key.id();
-        let mut peer = Peer::new(key, peer_config(&resolved, &net, &joins)?);
+        let mut config = peer_config(&resolved, &net, &joins)?;
+        config.identity = identity;
+        config.work_bits = if resolved.open { options.work_bits } else { 0 };
+        let mut peer = Peer::new(key, config);
         let now = clock();
         tokio::task::block_in_place(|| replay(&mut peer, &store, now)).map_err(other)?;
         let equipment = Equipment {
@@ -117,8 +124,9 @@ impl Node {
             Parts { peer, store, net, slots, inputs: inputs.clone(), news: news.clone(), joins };
         let hub = tokio::spawn(Hub::new(parts, now).run(net_events, input_events));
         let socket = control_socket(&options.data);
-        let control = control::serve(&socket, inputs.clone(), news, stop_sender, resolved.slots)
-            .map_err(other)?;
+        let manner = control::Manner { slots: resolved.slots, open: resolved.open };
+        let control =
+            control::serve(&socket, inputs.clone(), news, stop_sender, manner).map_err(other)?;
         info!("{} listens on {listen}", id.short());
         Ok(Node { id, listen, inputs, hub, control, stop, warning })
     }
@@ -161,6 +169,23 @@ fn open(data: &Path) -> Result<(Store, Key), StartError> {
         let in_use = matches!(error, OpenError::InUse(..));
         let kind = if in_use { StartErrorKind::InUse } else { StartErrorKind::Other };
         StartError::new(kind, error)
+    })
+}
+
+/// What this node's key cost: nothing among friends, and what was found before in an open grid.
+fn own_identity(options: &Options, resolved: &Resolved, key: &Key) -> Result<Identity, StartError> {
+    if !resolved.open {
+        return Ok(Identity::NONE);
+    }
+    let found = crate::identity::proven(&options.data, &key.id(), options.work_bits);
+    let found = found.map_err(|error| StartError::new(StartErrorKind::Other, error))?;
+    found.ok_or_else(|| {
+        let data = options.data.display();
+        let message = format!(
+            "the key in {data} has no proof of work yet, which an open grid asks for; make it with \
+             `potluck worker`, or take part in a private grid with --private"
+        );
+        StartError::new(StartErrorKind::Other, message)
     })
 }
 
@@ -226,6 +251,7 @@ fn peer_config(
         joins: joins.iter().filter_map(|join| join.address).collect(),
         agent: AGENT.to_owned(),
         seed,
+        open: resolved.open,
         ..potluck_peer::Config::default()
     })
 }
@@ -263,8 +289,12 @@ pub fn control_socket(data: &Path) -> PathBuf {
     data.join("control.sock")
 }
 
-/// The key of a data folder, made if there is none yet. The error is a sentence for a person.
+/// The key of a data folder, both made if there is none yet. The error is a sentence for a person.
 pub fn read_or_create_key(data: &Path) -> anyhow::Result<Key> {
+    DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|error| {
+        let data = data.display();
+        anyhow::anyhow!("cannot make the data folder {data}: {error}; give another with --data")
+    })?;
     crate::store::read_or_create_key(&data.join("key")).map_err(|error| anyhow::anyhow!("{error}"))
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use potluck_unit::Identity;
 use serde::Deserialize;
 
 /// What a node is started with.
@@ -16,6 +17,12 @@ pub struct Options {
     pub join: Vec<String>,
     /// How many units to run at once; none for the config file's or half of the cores.
     pub slots: Option<u16>,
+    /// Whether to take part in an open grid, where keys cost work; none for what the config file
+    /// says, or yes.
+    pub open: Option<bool>,
+    /// How much work keys must prove in an open grid. All its nodes must ask for the same, so this
+    /// is for tests alone: a flag that help does not list, and no key of the config file.
+    pub work_bits: u8,
     /// Return wrong results, to show and test that it is found out. A flag of the worker that help
     /// does not list, and no key of the config file.
     pub cheat: bool,
@@ -33,7 +40,17 @@ pub(crate) struct Config {
     /// How many units to run at once.
     slots: Option<u16>,
     #[serde(default)]
+    grid: GridConfig,
+    #[serde(default)]
     sandbox: SandboxConfig,
+}
+
+/// `[grid]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GridConfig {
+    /// Whether strangers take part.
+    open: Option<bool>,
 }
 
 /// `[sandbox]`.
@@ -74,7 +91,21 @@ impl Options {
 
     /// Everything by default.
     pub fn new(data: PathBuf) -> Options {
-        Options { data, listen: None, join: Vec::new(), slots: None, cheat: false }
+        Options {
+            data,
+            listen: None,
+            join: Vec::new(),
+            slots: None,
+            open: None,
+            work_bits: Identity::BITS,
+            cheat: false,
+        }
+    }
+
+    /// Whether a node with these options takes part in an open grid. The error is one sentence for
+    /// a person.
+    pub fn is_open(&self) -> Result<bool, String> {
+        self.resolve().map(|resolved| resolved.open)
     }
 
     pub(crate) fn default_listen() -> SocketAddr {
@@ -92,6 +123,7 @@ impl Options {
             listen: self.listen.or(config.listen).unwrap_or_else(Options::default_listen),
             join,
             slots: self.slots.or(config.slots).unwrap_or_else(default_slots),
+            open: self.open.or(config.grid.open).unwrap_or(true),
             require: config.sandbox.require,
         })
     }
@@ -103,6 +135,7 @@ pub(crate) struct Resolved {
     pub(crate) listen: SocketAddr,
     pub(crate) join: Vec<String>,
     pub(crate) slots: u16,
+    pub(crate) open: bool,
     pub(crate) require: Require,
 }
 
@@ -163,9 +196,24 @@ mod tests {
             listen: "127.0.0.1:9".parse().unwrap(),
             join: vec!["b:2".to_owned(), "a:1".to_owned()],
             slots: 1,
+            open: true,
             require: Require::Available,
         };
         assert_eq!(found, Ok(expected));
+    }
+
+    #[test]
+    fn a_grid_is_open_unless_file_or_flag_say_otherwise() {
+        let open = |config, open| {
+            resolve(config, |data| Options { open, ..Options::new(data) })
+                .map(|resolved| resolved.open)
+        };
+        assert_eq!(open("", None), Ok(true));
+        assert_eq!(open("[grid]\nopen = false", None), Ok(false));
+        assert_eq!(open("[grid]\nopen = true", Some(false)), Ok(false));
+        let error = open("[grid]\nopen = 'yes'", None).unwrap_err();
+        assert!(error.contains("line 2") && error.contains("expected a boolean"), "{error}");
+        assert!(open("[grid]\nwork_bits = 1", None).unwrap_err().contains("work_bits"));
     }
 
     #[test]

@@ -108,6 +108,7 @@ async fn show(context: &Context, folder: &Path, stage: &mut Stage) -> Result<Rep
         listen: Some(([127, 0, 0, 1], 0).into()),
         join: vec![workers[0].listen.to_string()],
         slots: Some(0),
+        open: Some(false),
         ..Options::new(data.clone())
     })
     .await?;

@@ -18,7 +18,7 @@ pub(crate) struct Args {
 
 /// Looks at everything a worker on this machine would need, and changes nothing.
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let options = Options { listen: args.listen, ..Options::new(context.data.clone()) };
+    let options = Options { listen: args.listen, ..context.options() };
     let checkup = tokio::task::block_in_place(|| Checkup::of(&options));
     context.printer.answer(&checkup, || text(&checkup))?;
     Ok(if checkup.is_fine() { Exit::Done } else { Exit::Unwell })

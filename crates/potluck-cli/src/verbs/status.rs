@@ -24,6 +24,7 @@ fn text(node: &NodeInfo) -> String {
         format!("id          {}", node.id),
         format!("software    {}", node.agent),
         format!("listens on  {}", node.listen),
+        format!("grid        {}", if node.open { "open" } else { "private" }),
         format!("slots       {} of {} busy", node.slots_busy, node.slots),
         format!("units run   {}", node.units_run),
         format!(

@@ -134,8 +134,10 @@ impl Draft {
         let key = potluck_node::read_or_create_key(data)?;
         let units = self.rows.len() as u64;
         let table = InputTable::of_rows(&self.rows).map_err(Failure::input)?;
-        let workers = client.node().await?.workers;
-        let signed = self.sign(&key, &table, workers)?;
+        let node = client.node().await?;
+        let identity = if node.open { potluck_node::read_identity(data) } else { Ok(None) };
+        let identity = identity.map_err(Failure::failed)?.unwrap_or(Identity::NONE);
+        let signed = self.sign(&key, &table, node.workers, identity)?;
         context.printer.note(format!("submitting {}", count(units, "unit")));
         for blob in table.pages.into_iter().chain([table.index, self.module.bytes]) {
             post_blob(client, blob).await?;
@@ -147,7 +149,13 @@ impl Draft {
     }
 
     /// Signs the job for a grid of so many workers.
-    fn sign(&self, key: &Key, table: &InputTable, workers: usize) -> Result<Signed, Failure> {
+    fn sign(
+        &self,
+        key: &Key,
+        table: &InputTable,
+        workers: usize,
+        identity: Identity,
+    ) -> Result<Signed, Failure> {
         let number =
             |count: usize| u32::try_from(count).map_err(|_| Failure::input("the job is too large"));
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| {
@@ -171,7 +179,7 @@ impl Draft {
             peers: u32::try_from(workers).unwrap_or(u32::MAX).clamp(1, Job::PEERS_MAX),
             priority: self.priority,
             label: self.label.clone(),
-            identity: Identity::NONE,
+            identity,
             extras: vec![],
         };
         job.check().map_err(|error| Failure::input(format!("the job can't be made: {error}")))?;
@@ -314,13 +322,13 @@ mod tests {
         let key = Key::of_secret(&[7; 32]);
         let draft = draft(vec![Row::default(), Row::default()]);
         let table = InputTable::of_rows(&draft.rows).unwrap();
-        let signed = draft.sign(&key, &table, 3).unwrap();
+        let signed = draft.sign(&key, &table, 3, Identity::NONE).unwrap();
         let Record::Job(job) = signed.record() else { panic!("not a job") };
         assert_eq!((job.units, job.module_bytes, job.copies), (2, 3, 2));
         assert_eq!((job.module, job.inputs), (BlobId::of(&[1, 2, 3]), BlobId::of(&table.index)));
         assert_eq!((job.quality, job.priority, job.peers), (Quality::Standard, 5, 3));
         assert_eq!(signed.signer(), key.id());
-        let again = draft.sign(&key, &table, 3).unwrap();
+        let again = draft.sign(&key, &table, 3, Identity::NONE).unwrap();
         assert_ne!(signed.job_id(), again.job_id());
     }
 
@@ -329,7 +337,7 @@ mod tests {
         let key = Key::of_secret(&[7; 32]);
         let table = InputTable::of_rows(&[Row::default()]).unwrap();
         let draft = Draft { copies: 0, ..draft(vec![Row::default()]) };
-        assert_eq!(draft.sign(&key, &table, 3).unwrap_err().exit, Exit::Input);
+        assert_eq!(draft.sign(&key, &table, 3, Identity::NONE).unwrap_err().exit, Exit::Input);
     }
 
     #[test]
@@ -338,7 +346,7 @@ mod tests {
         let draft = draft(vec![Row::default()]);
         let table = InputTable::of_rows(&draft.rows).unwrap();
         for (workers, peers) in [(0, 1), (1, 1), (usize::MAX, Job::PEERS_MAX)] {
-            let signed = draft.sign(&key, &table, workers).unwrap();
+            let signed = draft.sign(&key, &table, workers, Identity::NONE).unwrap();
             let Record::Job(job) = signed.record() else { panic!("not a job") };
             assert_eq!(job.peers, peers);
         }

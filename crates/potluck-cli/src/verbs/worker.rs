@@ -45,10 +45,14 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
         join: args.join,
         slots: args.slots,
         cheat: args.cheat,
-        ..Options::new(context.data.clone())
+        ..context.options()
+    };
+    let start = async {
+        crate::identity::prepare(context, &options).await?;
+        Ok::<_, Failure>(Node::start(options).await?)
     };
     let node = tokio::select! {
-        node = Node::start(options) => node?,
+        node = start => node?,
         () = &mut interrupted => return Ok(Exit::Done),
     };
     if let Some(warning) = node.warning() {
@@ -103,9 +107,11 @@ fn text(info: &NodeInfo) -> String {
     let host = if listen.is_ipv6() && host != "HOST" { format!("[{host}]") } else { host };
     let hint = if host == "HOST" { ", HOST being this machine's address" } else { "" };
     let lends = count(info.slots, "slot");
+    let (grid, private) =
+        if info.open { ("an open grid", "") } else { ("a private grid", " --private") };
     format!(
-        "listening on {listen}\nid {}\nlending {lends}; stop with Ctrl-C\n\
-         others join with `potluck worker --join {host}:{port}`{hint}",
+        "listening on {listen}\nid {}\nlending {lends} to {grid}; stop with Ctrl-C\n\
+         others join with `potluck worker{private} --join {host}:{port}`{hint}",
         info.id
     )
 }
@@ -128,6 +134,9 @@ mod tests {
     fn others_are_told_an_address_that_they_can_join() {
         assert!(shown("127.0.0.1:7117").contains("--join 127.0.0.1:7117`"));
         assert!(shown("[::1]:7117").contains("--join [::1]:7117`"));
+        let open = NodeInfo { open: true, ..node() };
+        assert!(text(&open).contains("to an open grid") && !text(&open).contains("--private"));
+        assert!(shown("0.0.0.0:7117").contains("`potluck worker --private --join HOST:7117`"));
         assert!(shown("0.0.0.0:7117").contains("--join HOST:7117`, HOST being"));
         assert!(shown("0.0.0.0:7117").starts_with("listening on 0.0.0.0:7117\n"));
     }

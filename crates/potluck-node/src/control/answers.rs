@@ -3,6 +3,7 @@
 use potluck_peer::{JobStatus, Level, UnitStatus, Verdict, Word};
 use potluck_unit::{Job, JobId, NoResult, Quality, Record, ResultHash};
 
+use super::Manner;
 use super::api::{
     AssuranceInfo, ConvictionInfo, JobInfo, NodeInfo, PeerInfo, StatementInfo, UnitInfo,
 };
@@ -10,13 +11,14 @@ use crate::AGENT;
 use crate::hub::Hub;
 
 /// This node.
-pub(super) fn node(hub: &Hub, slots: u16) -> NodeInfo {
+pub(super) fn node(hub: &Hub, manner: Manner) -> NodeInfo {
     let (peer, stats) = (hub.peer(), hub.net().stats());
     NodeInfo {
         id: peer.id().to_string(),
         agent: AGENT.to_owned(),
         listen: hub.net().local_address(),
-        slots,
+        open: manner.open,
+        slots: manner.slots,
         slots_busy: u16::try_from(peer.slots_busy()).unwrap_or(u16::MAX),
         neighbours: peer.neighbours(),
         workers: peer.workers(),

@@ -58,6 +58,8 @@ pub struct NodeInfo {
     pub agent: String,
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Whether it takes part in an open grid.
+    pub open: bool,
     /// How many units it runs at once.
     pub slots: u16,
     /// How many of them are busy.

@@ -42,7 +42,14 @@ pub(crate) struct Line {
     inputs: mpsc::Sender<Input>,
     news: broadcast::Sender<JobId>,
     stop: watch::Sender<bool>,
-    slots: u16,
+    manner: Manner,
+}
+
+/// What the node was started with and the peer does not tell.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    pub(crate) slots: u16,
+    pub(crate) open: bool,
 }
 
 impl Line {
@@ -68,7 +75,7 @@ pub(crate) fn serve(
     inputs: mpsc::Sender<Input>,
     news: broadcast::Sender<JobId>,
     stop: watch::Sender<bool>,
-    slots: u16,
+    manner: Manner,
 ) -> Result<Control, String> {
     let fail = |error: std::io::Error| {
         format!(
@@ -81,7 +88,7 @@ pub(crate) fn serve(
         Ok(()) | Err(_) => {}
     }
     let listener = UnixListener::bind(socket).map_err(fail)?;
-    let router = routes::router(Line { inputs, news, stop, slots });
+    let router = routes::router(Line { inputs, news, stop, manner });
     let server = tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             warn!("the control interface ended: {error}");

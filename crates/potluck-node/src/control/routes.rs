@@ -91,8 +91,8 @@ pub(super) fn router(line: Line) -> Router {
 type Lines = State<Arc<Line>>;
 
 async fn node(State(line): Lines) -> Answer<NodeInfo> {
-    let slots = line.slots;
-    line.ask(move |hub| answers::node(hub, slots)).await.map(Json).ok_or_else(stopping)
+    let manner = line.manner;
+    line.ask(move |hub| answers::node(hub, manner)).await.map(Json).ok_or_else(stopping)
 }
 
 async fn peers(State(line): Lines) -> Answer<Vec<PeerInfo>> {

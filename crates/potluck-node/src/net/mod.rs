@@ -32,6 +32,7 @@ pub(crate) use blobs::FetchError;
 pub(crate) use blobs::FetchFault;
 pub(crate) use limits::NetLimits;
 use links::{Duplicate, Link, Links};
+pub(crate) use tls::Grid;
 
 /// A node's place in the network. Clones are the same place; when the last is dropped without
 /// [`Net::close`], the neighbours are left without a word.
@@ -199,8 +200,9 @@ impl Net {
         listen: SocketAddr,
         events: mpsc::Sender<NetEvent>,
         blobs: Arc<dyn BlobSource>,
+        grid: Grid,
     ) -> Result<Net, BindError> {
-        Net::bind_with(key, listen, events, blobs, NetLimits::default())
+        Net::bind_with(key, listen, events, blobs, grid, NetLimits::default())
     }
 
     /// [`Net::bind`] with other bounds.
@@ -209,11 +211,12 @@ impl Net {
         listen: SocketAddr,
         events: mpsc::Sender<NetEvent>,
         blobs: Arc<dyn BlobSource>,
+        grid: Grid,
         limits: NetLimits,
     ) -> Result<Net, BindError> {
         let refused = |error| BindError::Listen(listen, error);
         let socket = UdpSocket::bind(listen).map_err(refused)?;
-        let identity = tls::Identity::of(key);
+        let identity = tls::Identity::of(key, grid);
         let server = identity.server().map_err(BindError::Identity)?;
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new(identity.endpoint(), Some(server), socket, runtime);

@@ -12,7 +12,9 @@ pub(crate) fn of_connection(error: &ConnectionError) -> String {
             if code == REFUSED {
                 "it takes no more connections now".to_owned()
             } else if code == NO_PROTOCOL {
-                "what runs there is not a potluck node of this version".to_owned()
+                "what runs there is not a potluck node of this version, or one takes part in an open \
+                 grid and the other was started with --private"
+                    .to_owned()
             } else {
                 format!("it closed the connection: {}", close.error_code)
             }

@@ -38,18 +38,19 @@ impl Node {
     }
 
     fn with(seed: u8, limits: NetLimits, blobs: impl BlobSource + 'static) -> Node {
-        Node::at("127.0.0.1:0".parse().unwrap(), seed, limits, blobs).unwrap()
+        Node::at("127.0.0.1:0".parse().unwrap(), seed, Grid::Private, limits, blobs).unwrap()
     }
 
     fn at(
         listen: SocketAddr,
         seed: u8,
+        grid: Grid,
         limits: NetLimits,
         blobs: impl BlobSource + 'static,
     ) -> Result<Node, BindError> {
         let key = Key::of_secret(&[seed; 32]);
         let (sender, events) = mpsc::channel(64);
-        let net = Net::bind_with(&key, listen, sender, Arc::new(blobs), limits)?;
+        let net = Net::bind_with(&key, listen, sender, Arc::new(blobs), grid, limits)?;
         Ok(Node { net, peer: key.id(), events })
     }
 
@@ -136,6 +137,21 @@ async fn raw_neighbour(from: &Node, to: &Node) -> (Connection, quinn::SendStream
 fn impatient() -> NetLimits {
     let short = Duration::from_millis(300);
     NetLimits { dial_timeout: short, turn_timeout: short, ..NetLimits::default() }
+}
+
+#[tokio::test]
+async fn open_and_private_grids_do_not_mix_and_say_why() {
+    let anywhere = "127.0.0.1:0".parse().unwrap();
+    let at = |seed, grid| {
+        Node::at(anywhere, seed, grid, NetLimits::default(), Shelf::default()).unwrap()
+    };
+    let (mut open, mut private) = (at(1, Grid::Open), at(2, Grid::Private));
+    open.net.dial(private.address(), None);
+    private.net.dial(open.address(), None);
+    for node in [&mut open, &mut private] {
+        let reason = node.dial_failed().await;
+        assert!(reason.contains("open grid") && reason.contains("--private"), "{reason}");
+    }
 }
 
 #[tokio::test]
@@ -273,7 +289,7 @@ async fn a_neighbour_that_was_killed_and_restarted_is_recognised_at_once() {
     drop(kill);
     thread.join().unwrap();
     let mut again = None;
-    until(|| match Node::at(b_address, 2, NetLimits::default(), Shelf::default()) {
+    until(|| match Node::at(b_address, 2, Grid::Private, NetLimits::default(), Shelf::default()) {
         Ok(node) => {
             again = Some(node);
             true
@@ -343,7 +359,7 @@ async fn a_node_that_stops_tells_of_its_own_neighbours_too() {
 async fn a_port_in_use_is_said_plainly() {
     let a = Node::start(1);
     let (key, (sender, _events)) = (Key::of_secret(&[2; 32]), mpsc::channel(1));
-    let refused = Net::bind(&key, a.address(), sender, Arc::new(Shelf::default()));
+    let refused = Net::bind(&key, a.address(), sender, Arc::new(Shelf::default()), Grid::Private);
     let text = refused.unwrap_err().to_string();
     let expected = format!(
         "cannot listen on {}: address already in use; is another node running? choose another with \
@@ -407,9 +423,13 @@ async fn a_crowd_of_handshakes_must_show_where_it_is_and_then_comes_in() {
 
 #[tokio::test]
 async fn a_socket_for_both_kinds_of_address_shows_each_as_it_is() {
-    let Ok(mut both) =
-        Node::at("[::]:0".parse().unwrap(), 1, NetLimits::default(), Shelf::default())
-    else {
+    let Ok(mut both) = Node::at(
+        "[::]:0".parse().unwrap(),
+        1,
+        Grid::Private,
+        NetLimits::default(),
+        Shelf::default(),
+    ) else {
         return; // No IPv6 on this machine.
     };
     let mut a = Node::start(2);

@@ -30,19 +30,41 @@ pub(crate) struct Identity {
     key: Key,
     provider: Arc<CryptoProvider>,
     shown: Arc<CertifiedKey>,
+    grid: Grid,
+}
+
+/// With whom a node connects. Nodes of the one kind and of the other never do: each would refuse
+/// what the other says, and nobody would see why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grid {
+    /// Friends. Keys cost nothing.
+    Private,
+    /// Whoever comes. Keys cost work.
+    Open,
+}
+
+impl Grid {
+    /// The one protocol that is spoken; a change that old nodes can't follow gets another number.
+    fn protocol(self) -> Vec<u8> {
+        match self {
+            Grid::Private => b"potluck/1".to_vec(),
+            Grid::Open => b"potluck-open/1".to_vec(),
+        }
+    }
 }
 
 /// The server name that dialling needs and nobody looks at: it stays off the wire.
 pub(crate) const SERVER_NAME: &str = "potluck.invalid";
 
 impl Identity {
-    pub(crate) fn of(key: &Key) -> Identity {
+    pub(crate) fn of(key: &Key, grid: Grid) -> Identity {
         let spki = [SPKI_PREFIX.as_slice(), key.id().as_bytes()].concat();
         let signer: Arc<dyn SigningKey> = Arc::new(TlsKey(key.clone()));
         Identity {
             key: key.clone(),
             provider: Arc::new(ring::default_provider()),
             shown: Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], signer)),
+            grid,
         }
     }
 
@@ -54,7 +76,7 @@ impl Identity {
             .with_cert_resolver(Arc::new(rustls::server::AlwaysResolvesServerRawPublicKeys::new(
                 self.shown.clone(),
             )));
-        tls.alpn_protocols = vec![ALPN.to_vec()];
+        tls.alpn_protocols = vec![self.grid.protocol()];
         // No session is ever resumed, so there is no 0-RTT data that could be replayed, and the key
         // is shown and checked each time.
         tls.send_tls13_tickets = 0;
@@ -84,7 +106,7 @@ impl Identity {
             .with_client_cert_resolver(Arc::new(
                 rustls::client::AlwaysResolvesClientRawPublicKeys::new(self.shown.clone()),
             ));
-        tls.alpn_protocols = vec![ALPN.to_vec()];
+        tls.alpn_protocols = vec![self.grid.protocol()];
         tls.enable_sni = false;
         tls.resumption = Resumption::disabled();
         let quic = QuicClientConfig::try_from(tls).map_err(no_suite)?;
@@ -309,9 +331,6 @@ impl ConnectionIdGenerator for RandomIds {
 
 /// Enough that ids of one node never meet by chance.
 const CONNECTION_ID_BYTES: usize = 8;
-
-/// The one protocol that is spoken; a change that old nodes can't follow gets another number.
-const ALPN: &[u8] = b"potluck/1";
 
 /// What stands before the 32 bytes of an Ed25519 key in its SubjectPublicKeyInfo (RFC 8410).
 const SPKI_PREFIX: [u8; 12] = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
