@@ -42,6 +42,7 @@ fn the_mind_and_the_words_name_no_clock_socket_or_engine() {
         (
             "potluck-unit",
             &[
+                "argon2",
                 "blake3",
                 "curve25519-dalek",
                 "ed25519-dalek",
