@@ -260,6 +260,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_kept_in_a_private_grid_stays_out_of_an_open_one() {
+        for (open, known) in [(false, 2), (true, 1)] {
+            let mut peer = peer(open);
+            for record in [contact(4, identity(4)), contact(5, Identity::NONE)] {
+                peer.handle(NOW, Event::Kept { record }, &mut Actions::new());
+            }
+            assert_eq!(peer.peers().iter().filter(|peer| peer.slots > 0).count(), known);
+        }
+    }
+
+    #[test]
     fn one_proof_too_many_replaces_the_one_checked_longest_ago() {
         let mut checked = Checked::<FALSE_MAX>::default();
         let born = |n: usize| Identity { born: Time(n as u64), nonce: 0 };

@@ -484,6 +484,10 @@ impl Peer {
 
     /// Something from before a restart: already verified, already on disk, and nobody is told.
     fn on_kept(&mut self, now: Time, record: &Signed) {
+        // What was kept in a private grid: an open one would send away whoever passes it on.
+        if matches!(self.admits(now, record), Admitted::No | Admitted::Never) {
+            return;
+        }
         let mut nothing = Actions::new();
         match record.record() {
             Record::Job(_) => {
