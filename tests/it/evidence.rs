@@ -111,7 +111,7 @@ fn end(file: &mut Vec<u8>) {
 }
 
 /// The evidence of a job of four units that two peers ran and lied about alike.
-fn conspiracy(grid: &Grid, name: &str, with_inputs: bool) -> PathBuf {
+fn conspiracy(grid: &Grid, with_inputs: bool, identity: Identity) -> PathBuf {
     let rows: Vec<Row> = (0..4).map(|n| Row { args: vec![n.to_string()], stdin: vec![] }).collect();
     let (table, module) = (InputTable::of_rows(&rows).unwrap(), wasm());
     let job = Job {
@@ -129,7 +129,7 @@ fn conspiracy(grid: &Grid, name: &str, with_inputs: bool) -> PathBuf {
         peers: 1,
         priority: Job::PRIORITY_USUAL,
         label: "conspiracy".to_owned(),
-        identity: Identity::NONE,
+        identity,
         extras: vec![],
     };
     let job = Signed::sign(&Key::of_secret(&[1; 32]), Record::Job(job));
@@ -145,7 +145,7 @@ fn conspiracy(grid: &Grid, name: &str, with_inputs: bool) -> PathBuf {
         table.pages.iter().for_each(|page| part(&mut file, 6, page));
     }
     end(&mut file);
-    grid.file(name, file)
+    grid.file("evidence", file)
 }
 
 /// What one of them signs.
@@ -162,7 +162,7 @@ fn lies(job: &JobId, secret: u8) -> Signed {
 #[test]
 fn a_quorum_of_liars_is_found_out_by_whoever_runs_a_unit_again() {
     let grid = Grid::new();
-    let file = conspiracy(&grid, "evidence", true);
+    let file = conspiracy(&grid, true, Identity::NONE);
     // They agree, so the records alone look fine.
     let believed = verify(&grid, &file, &[]);
     assert_eq!(believed.code, 0, "{}", believed.err);
@@ -180,7 +180,7 @@ fn a_quorum_of_liars_is_found_out_by_whoever_runs_a_unit_again() {
 #[test]
 fn what_can_not_be_run_again_is_not_called_right() {
     let grid = Grid::new();
-    let file = conspiracy(&grid, "evidence", false);
+    let file = conspiracy(&grid, false, Identity::NONE);
     let found = verify(&grid, &file, &["--units", "all"]);
     refused(&found, 5, &["4 units", "could not be decided", "not in the evidence"]);
 }
@@ -194,4 +194,16 @@ fn until_told(worker: &Path, id: &str, file: &str) -> String {
         told.contains("accepted   200 of 200") && told.contains("proof of cheating")
     });
     told
+}
+
+#[test]
+fn in_an_open_grid_keys_that_cost_nothing_carry_no_result() {
+    let grid = Grid::new();
+    let identity = Identity { born: Time(1), nonce: 0 };
+    let file = conspiracy(&grid, true, identity);
+    let found = verify(&grid, &file, &[]);
+    assert_eq!(found.code, 0, "{}", found.err);
+    for words in ["accepted   0 of 4", "grid       open", "whose key proves no work"] {
+        assert!(found.out.contains(words), "{}", found.out);
+    }
 }

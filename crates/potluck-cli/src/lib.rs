@@ -114,7 +114,7 @@ pub(crate) struct Context {
     pub(crate) data: PathBuf,
     /// Whether the person said anything of open and private grids.
     open: Option<bool>,
-    work_bits: u8,
+    pub(crate) work_bits: u8,
     pub(crate) printer: Printer,
     farewell: Mutex<Option<String>>,
 }

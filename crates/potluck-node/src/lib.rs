@@ -25,7 +25,7 @@ pub use checkup::{Checkup, Condition, Finding};
 pub use control::api;
 pub use evidence::{
     Contradiction, EVIDENCE_BYTES_MAX, Evidence, EvidenceError, FalseSeat, Progress, Proof, Report,
-    Undecided, Wrongdoing,
+    Undecided, Unproven, Wrongdoing,
 };
 pub use identity::{Search, keep_identity, read_identity};
 pub use local::Local;

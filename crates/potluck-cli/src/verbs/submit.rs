@@ -135,8 +135,7 @@ impl Draft {
         let units = self.rows.len() as u64;
         let table = InputTable::of_rows(&self.rows).map_err(Failure::input)?;
         let node = client.node().await?;
-        let identity = if node.open { potluck_node::read_identity(data) } else { Ok(None) };
-        let identity = identity.map_err(Failure::failed)?.unwrap_or(Identity::NONE);
+        let identity = if node.open { own_identity(data)? } else { Identity::NONE };
         let signed = self.sign(&key, &table, node.workers, identity)?;
         context.printer.note(format!("submitting {}", count(units, "unit")));
         for blob in table.pages.into_iter().chain([table.index, self.module.bytes]) {
@@ -190,6 +189,18 @@ impl Draft {
 fn quality_of(name: &str) -> Quality {
     let found = QUALITIES.into_iter().find(|(other, _)| *other == name);
     found.map_or(Quality::Standard, |(_, quality)| quality)
+}
+
+/// What the node's key cost, as its data folder has it.
+fn own_identity(data: &Path) -> Result<Identity, Failure> {
+    let found = potluck_node::read_identity(data).map_err(Failure::failed)?;
+    found.ok_or_else(|| {
+        let data = data.display();
+        Failure::failed(format!(
+            "the proof of work of this node's key is gone from {data}, and an open grid takes no job \
+             without it; stop the node, and the next start makes another"
+        ))
+    })
 }
 
 async fn post_blob(client: &mut Client, bytes: Vec<u8>) -> Result<(), Failure> {

@@ -122,7 +122,7 @@ fn shown(path: &Path) -> String {
 /// Checks a file in threads of its own, so that progress can be shown and Ctrl-C heard.
 async fn check(context: &Context, file: PathBuf, sample: Sample) -> Result<Report, Failure> {
     let (sender, mut heard) = mpsc::channel::<Progress>(PROGRESS_MAX);
-    let data = context.data.clone();
+    let (data, bits) = (context.data.clone(), context.work_bits);
     let work = tokio::task::spawn_blocking(move || {
         let mut evidence = Evidence::open(&file).map_err(unusable)?;
         let also = sample.units(evidence.job().units)?;
@@ -130,7 +130,7 @@ async fn check(context: &Context, file: PathBuf, sample: Sample) -> Result<Repor
             // What nobody looks at in time is not worth waiting for.
             let _ = sender.try_send(progress);
         };
-        evidence.check(&data, &also, tell).map_err(Failure::failed)
+        evidence.check(&data, &also, bits, tell).map_err(Failure::failed)
     });
     let listen = async {
         while let Some(Progress { unit, number, of }) = heard.recv().await {
@@ -186,6 +186,7 @@ fn text(report: &Report) -> String {
             count(report.records as u64, "record"),
             count(report.signers as u64, "peer")
         ),
+        format!("grid       {}", if report.open { OPEN } else { PRIVATE }),
         format!(
             "accepted   {} of {units} by these receipts, {copies} of which must agree{}",
             report.accepted,
@@ -196,6 +197,10 @@ fn text(report: &Report) -> String {
         format!("ran again  {}", count(report.ran as u64, "unit")),
     ];
     shorten(&mut lines, &report.proofs, proof);
+    shorten(&mut lines, &report.unproven, |unproven| {
+        let (peer, records) = (short(&unproven.peer), count(unproven.records as u64, "record"));
+        format!("left out   {records} of peer {peer}, whose key proves no work")
+    });
     shorten(&mut lines, &report.false_seats, |seat| {
         let peer = short(&seat.peer);
         format!("cheating   peer {peer} never drew the seat on chunk {} that it signed", seat.chunk)
@@ -288,6 +293,9 @@ impl Sample {
     }
 }
 
+const OPEN: &str = "open: every signer's key had to prove work";
+const PRIVATE: &str =
+    "private: keys cost nothing, so that one person may have signed as many peers";
 /// As long as a connection and a comparison of what both know may take.
 const HEAR_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is not shown yet.
@@ -314,6 +322,8 @@ mod tests {
             accepted: 10,
             ran: 1,
             proofs: vec![],
+            open: false,
+            unproven: vec![],
             false_seats: vec![],
             contradictions: vec![],
             undecided: vec![],

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use potluck_peer::{Actions, Config, Conviction, Event, Peer};
 use potluck_unit::{
-    JobId, Key, PeerId, Receipt, ReceiptBatch, Record, ResultHash, RunReport, Seat, Signed,
-    Statement, Time, UnitId, Witness, WorkDigest,
+    Identity, JobId, Key, PeerId, Receipt, ReceiptBatch, Record, ResultHash, RunReport, Seat,
+    Signed, Statement, Time, UnitId, Witness, WorkDigest,
 };
 use serde::Serialize;
 
@@ -46,6 +46,10 @@ pub struct Report {
     pub ran: usize,
     /// Who signed what is wrong.
     pub proofs: Vec<Proof>,
+    /// Whether strangers took part, so that every key had to prove work. The job itself says so.
+    pub open: bool,
+    /// Peers whose keys prove none in spite of that. Their records were left out.
+    pub unproven: Vec<Unproven>,
     /// Records that claim a seat which their signer never drew. They were left out.
     pub false_seats: Vec<FalseSeat>,
     /// Accepted results that do not stand.
@@ -79,6 +83,15 @@ pub enum Wrongdoing {
     WrongResult,
     /// The result is right, but the digest is not: its signer did not run the unit.
     NotRun,
+}
+
+/// A peer whose key cost nothing, in a grid where that counts for nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unproven {
+    /// Who.
+    pub peer: String,
+    /// How many records it signed.
+    pub records: usize,
 }
 
 /// A record that claims a seat which its signer never drew.
@@ -132,7 +145,8 @@ enum Found {
 
 impl Evidence {
     /// Checks everything. Besides units that somebody contradicts, those in `also` are run again,
-    /// in sandboxes of this machine, with compiled modules kept in the data folder. Blocks.
+    /// in sandboxes of this machine, with compiled modules kept in the data folder. Keys of an open
+    /// grid must prove `bits` of work. Blocks.
     ///
     /// # Errors
     /// A sentence for a person, if this machine can't check at all.
@@ -140,10 +154,11 @@ impl Evidence {
         &mut self,
         data: &Path,
         also: &BTreeSet<u32>,
+        bits: u8,
         mut progress: impl FnMut(Progress),
     ) -> Result<Report, String> {
         let units = self.job().units;
-        let mut court = Court::of(self)?;
+        let mut court = Court::of(self, bits)?;
         let claims = self.claims.clone().unwrap_or_else(|| court.verdicts(units));
         let mut bench = Bench { data, local: None };
         let mut ran: BTreeMap<u32, Found> = BTreeMap::new();
@@ -204,11 +219,18 @@ impl Evidence {
             accepted: u32::try_from(accepted.count()).unwrap_or(u32::MAX),
             ran: ran.values().filter(|found| matches!(found, Found::Result(..))).count(),
             proofs: court.proofs.iter().cloned().collect(),
+            open: is_open(self),
+            unproven: court.unproven(),
             false_seats: court.false_seats.clone(),
             contradictions,
             undecided,
         }
     }
+}
+
+/// A job of a private grid carries no proof of work; in an open one nobody would have taken it.
+fn is_open(evidence: &Evidence) -> bool {
+    evidence.job().identity != Identity::NONE
 }
 
 /// Units on which two statements contradict each other, whoever made them.
@@ -238,23 +260,35 @@ struct Court {
     now: Time,
     /// Of receipts, those with false seats left out.
     records: Vec<Signed>,
+    /// Whether each signer's proofs of work are good, as far as they were looked at.
+    proven: BTreeMap<(PeerId, Identity), (bool, usize)>,
     false_seats: Vec<FalseSeat>,
     proofs: BTreeSet<Proof>,
 }
 
 impl Court {
-    fn of(evidence: &Evidence) -> Result<Court, String> {
+    fn of(evidence: &Evidence, bits: u8) -> Result<Court, String> {
         let mut secret = [0; 32];
         // A key that others know could sign what the peer then takes for its own work.
         getrandom::fill(&mut secret)
             .map_err(|error| format!("the system gives no randomness: {error}"))?;
         let peer = Peer::new(Key::of_secret(&secret), Config::default());
         let now = crate::hub::clock();
-        let (records, false_seats, proofs) = (Vec::new(), Vec::new(), BTreeSet::new());
-        let mut court = Court { peer, id: evidence.id, now, records, false_seats, proofs };
+        let mut court = Court {
+            peer,
+            id: evidence.id,
+            now,
+            records: Vec::new(),
+            proven: BTreeMap::new(),
+            false_seats: Vec::new(),
+            proofs: BTreeSet::new(),
+        };
         court.tell(Event::Kept { record: evidence.job.clone() });
         for record in &evidence.records {
             if let Record::Receipts(batch) = record.record() {
+                if is_open(evidence) && !court.proves(record.signer(), batch.identity, bits) {
+                    continue;
+                }
                 if let Some(chunk) = false_seat(evidence, &record.signer(), batch) {
                     let (peer, record) = (record.signer().to_string(), record.id().to_string());
                     court.false_seats.push(FalseSeat { peer, record, chunk });
@@ -270,6 +304,20 @@ impl Court {
     fn tell(&mut self, event: Event) {
         let mut nothing = Actions::new();
         self.peer.handle(self.now, event, &mut nothing);
+    }
+
+    /// Whether a signer's key cost work. Proofs that were not looked for before take milliseconds.
+    fn proves(&mut self, signer: PeerId, identity: Identity, bits: u8) -> bool {
+        let look = || (identity.proves(&signer, bits), 0);
+        let (good, records) = self.proven.entry((signer, identity)).or_insert_with(look);
+        *records += 1;
+        *good
+    }
+
+    fn unproven(&self) -> Vec<Unproven> {
+        let bad = self.proven.iter().filter(|(_, (good, _))| !good);
+        bad.map(|((peer, _), (_, records))| Unproven { peer: peer.to_string(), records: *records })
+            .collect()
     }
 
     fn claim(&self, unit: u32) -> Claim {

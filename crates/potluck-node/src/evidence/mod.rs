@@ -9,7 +9,9 @@ mod file;
 mod open;
 mod check;
 
-pub use check::{Contradiction, FalseSeat, Progress, Proof, Report, Undecided, Wrongdoing};
+pub use check::{
+    Contradiction, FalseSeat, Progress, Proof, Report, Undecided, Unproven, Wrongdoing,
+};
 pub use file::EVIDENCE_BYTES_MAX;
 pub(crate) use file::{Claim, Encoder, Kind, RECORDS_BYTES_MAX, without_bodies};
 pub use open::{Evidence, EvidenceError};
