@@ -207,3 +207,18 @@ fn in_an_open_grid_keys_that_cost_nothing_carry_no_result() {
         assert!(found.out.contains(words), "{}", found.out);
     }
 }
+
+#[test]
+fn whoever_joins_the_grid_can_check_a_job_of_somebody_else() {
+    let grid = Grid::of(2);
+    let echo = grid.file("echo.wat", ECHO);
+    let id = grid.ok(&["submit", echo.to_str().unwrap(), "--array", "0-99"]).trim().to_owned();
+    until("both workers have every unit", || {
+        grid.workers().all(|worker| worker.ask(&["job", "info", &id])["accepted"] == 100)
+    });
+    let join = &grid.worker(1).listen;
+    let args = ["verify", &id, "--join", join];
+    let found = finish(potluck(&grid.path("stranger"), &args));
+    assert_eq!(found.code, 0, "{}{}", found.out, found.err);
+    assert!(found.out.contains("accepted   100 of 100"), "{}", found.out);
+}

@@ -164,6 +164,7 @@ impl Evidence {
         let mut ran: BTreeMap<u32, Found> = BTreeMap::new();
         let mut due: BTreeSet<u32> = also.iter().copied().filter(|unit| *unit < units).collect();
         due.extend(contradicted(&court.records, units));
+        let mut looked_at = 0;
         while !due.is_empty() {
             let of = ran.len() + due.len();
             for unit in std::mem::take(&mut due) {
@@ -175,7 +176,14 @@ impl Evidence {
             let lost = claims.iter().zip(0..).filter(|(claim, unit)| {
                 matches!(claim, Claim::Accepted(_)) && court.claim(*unit) != **claim
             });
-            due.extend(lost.map(|(_, unit)| unit).filter(|unit| !ran.contains_key(unit)));
+            let lost = lost.map(|(_, unit)| unit).filter(|unit| !ran.contains_key(unit));
+            let lost: Vec<u32> = lost.collect();
+            let room = LOST_MAX.saturating_sub(looked_at);
+            looked_at += lost.len();
+            due.extend(lost.iter().take(room));
+            let why = "without the liars too few receipts are left; run it again with --units";
+            let rest = lost.iter().skip(room);
+            ran.extend(rest.map(|unit| (*unit, Found::Nothing(why.to_owned()))));
         }
         Ok(self.report(&court, &claims, &ran))
     }
@@ -233,6 +241,12 @@ fn is_open(evidence: &Evidence) -> bool {
     evidence.job().identity != Identity::NONE
 }
 
+/// As many strikes as end it; more would tell the peer nothing.
+const CONVICTIONS_MAX: usize = 3;
+/// Units run again only because the records without the liars do not carry them. When a whole
+/// quorum is found to lie that can be a million, and the first few thousand say enough.
+const LOST_MAX: usize = 4096;
+
 /// Units on which two statements contradict each other, whoever made them.
 fn contradicted(records: &[Signed], units: u32) -> BTreeSet<u32> {
     let mut first: Vec<Option<ResultHash>> = vec![None; units as usize];
@@ -256,10 +270,14 @@ fn receipts(record: &Signed) -> &[Receipt] {
 /// Judges from records and from what was run again.
 struct Court {
     peer: Peer,
+    key: Key,
+    job: Signed,
     id: JobId,
     now: Time,
     /// Of receipts, those with false seats left out.
     records: Vec<Signed>,
+    /// What the peer is told of each liar, at most [`CONVICTIONS_MAX`].
+    convictions: BTreeMap<PeerId, Vec<Conviction>>,
     /// Whether each signer's proofs of work are good, as far as they were looked at.
     proven: BTreeMap<(PeerId, Identity), (bool, usize)>,
     false_seats: Vec<FalseSeat>,
@@ -272,18 +290,19 @@ impl Court {
         // A key that others know could sign what the peer then takes for its own work.
         getrandom::fill(&mut secret)
             .map_err(|error| format!("the system gives no randomness: {error}"))?;
-        let peer = Peer::new(Key::of_secret(&secret), Config::default());
-        let now = crate::hub::clock();
+        let key = Key::of_secret(&secret);
         let mut court = Court {
-            peer,
+            peer: Peer::new(key.clone(), Config::default()),
+            key,
+            job: evidence.job.clone(),
             id: evidence.id,
-            now,
+            now: crate::hub::clock(),
             records: Vec::new(),
+            convictions: BTreeMap::new(),
             proven: BTreeMap::new(),
             false_seats: Vec::new(),
             proofs: BTreeSet::new(),
         };
-        court.tell(Event::Kept { record: evidence.job.clone() });
         for record in &evidence.records {
             if let Record::Receipts(batch) = record.record() {
                 if is_open(evidence) && !court.proves(record.signer(), batch.identity, bits) {
@@ -296,9 +315,24 @@ impl Court {
                 }
                 court.records.push(record.clone());
             }
-            court.tell(Event::Kept { record: record.clone() });
         }
+        court.hear();
         Ok(court)
+    }
+
+    /// Lets a new peer judge by what is known now, as a node does after a restart: a conviction
+    /// that comes after the receipts would have it judge every unit anew each time. Closings are
+    /// left out: they decide nothing.
+    fn hear(&mut self) {
+        self.peer = Peer::new(self.key.clone(), Config::default());
+        for conviction in self.convictions.values().flatten().cloned().collect::<Vec<_>>() {
+            self.tell(Event::Convicted(conviction));
+        }
+        self.tell(Event::Kept { record: self.job.clone() });
+        for at in 0..self.records.len() {
+            let record = self.records[at].clone();
+            self.tell(Event::Kept { record });
+        }
     }
 
     fn tell(&mut self, event: Event) {
@@ -328,9 +362,9 @@ impl Court {
         (0..units).map(|unit| self.claim(unit)).collect()
     }
 
-    /// Holds every receipt against what running its unit gave, and tells the peer who lied.
+    /// Holds every receipt against what running its unit gave, and judges anew without the liars.
     fn convict(&mut self, ran: &BTreeMap<u32, Found>) {
-        let mut convictions = Vec::new();
+        let before = self.proofs.len();
         for record in &self.records {
             let peer = record.signer();
             for receipt in receipts(record) {
@@ -350,15 +384,16 @@ impl Court {
                     wrongdoing,
                     record: record.id().to_string(),
                 };
-                if self.proofs.insert(proof) {
+                let known = self.convictions.entry(peer).or_default();
+                if self.proofs.insert(proof) && known.len() < CONVICTIONS_MAX {
                     let (said, found, index) = (result, *found, receipt.index);
                     let (job, record) = (self.id, record.id());
-                    convictions.push(Conviction { peer, job, index, said, found, record });
+                    known.push(Conviction { peer, job, index, said, found, record });
                 }
             }
         }
-        for conviction in convictions {
-            self.tell(Event::Convicted(conviction));
+        if self.proofs.len() > before {
+            self.hear();
         }
     }
 }
@@ -387,6 +422,11 @@ fn false_seat(evidence: &Evidence, signer: &PeerId, batch: &ReceiptBatch) -> Opt
     (!within || !drawn).then_some(chunk)
 }
 
+const NO_INPUT: &str =
+    "its input is not in the evidence; get that from the submitter or from a worker";
+const NO_MODULE: &str =
+    "the module is not in the evidence; get that from the submitter or from a worker";
+
 /// Where units are run again.
 struct Bench<'a> {
     data: &'a Path,
@@ -396,7 +436,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn run(&mut self, evidence: &mut Evidence, unit: u32) -> Found {
         let Some(row) = evidence.row(unit) else {
-            return Found::Nothing("its input is not in the evidence".to_owned());
+            return Found::Nothing(NO_INPUT.to_owned());
         };
         let local = match self.set_up(evidence) {
             Ok(local) => local,
@@ -414,7 +454,7 @@ impl Bench<'_> {
             Some(local) => local,
             None => {
                 let module = evidence.module.as_ref();
-                let module = module.ok_or("the module is not in the evidence")?;
+                let module = module.ok_or(NO_MODULE)?;
                 Local::new(self.data, module, evidence.job().limits, Vec::new())?
             }
         };
