@@ -156,6 +156,8 @@ mod tests {
         let mut actions = Actions::new();
         let message = Message::Records(vec![record.bytes().clone()]);
         peer.handle(now, Event::Heard { from: key(2).id(), message }, &mut actions);
+        // What need not hurry is passed on a little later.
+        peer.handle(now.plus_ms(500), Event::Woke, &mut actions);
         let (mut sent_away, mut passed_on) = (false, false);
         for action in actions.drain() {
             match action {

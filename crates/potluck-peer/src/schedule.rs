@@ -313,8 +313,7 @@ impl Entry {
     fn free(
         &self,
         now: Time,
-        chunk: u32,
-        right: Right,
+        (chunk, right): (u32, Right),
         me: &PeerId,
         standing: &Standing,
         rivals: impl Fn(&PeerId) -> bool,
@@ -475,7 +474,7 @@ impl Peer {
                 let first = |peer: &PeerId| id.rank(piece.chunk, peer) < place;
                 let (standing, spare) = (&self.standing, piece.backup);
                 let free =
-                    entry.free(now, piece.chunk, piece.right, &self.me, standing, first, spare);
+                    entry.free(now, (piece.chunk, piece.right), &self.me, standing, first, spare);
                 let runnable = piece.units & free;
                 units.extend(places(runnable).map(|place| entry.index(piece.chunk, place)));
                 if runnable != 0 {
@@ -648,7 +647,7 @@ fn pick(
             }
             let taken = picked.iter().filter(|piece: &&Claimed| piece.chunk == *chunk);
             let taken = taken.fold(entry.plan.in_hand(*chunk), |units, piece| units | piece.units);
-            let free = entry.free(now, *chunk, right, me, standing, |_| true, backup) & !taken;
+            let free = entry.free(now, (*chunk, right), me, standing, |_| true, backup) & !taken;
             let units = some_of(free, left, *ticket);
             if units != 0 {
                 left -= units.count_ones();

@@ -93,15 +93,15 @@ impl Windows {
 
     /// Whether who drew this audits at this rate: how many auditors there are to be on average.
     pub(crate) fn audits(&self, ticket: u64, rate: f64) -> bool {
-        let share = (rate.clamp(0.0, AUDITORS_MAX) * PRECISION) as u64;
-        u128::from(ticket) * u128::from(self.peers) * PRECISION as u128 <= u128::from(share) << 64
+        let share = millionths(rate.clamp(0.0, AUDITORS_MAX));
+        u128::from(ticket) * u128::from(self.peers) * 1_000_000 <= u128::from(share) << 64
     }
 
     /// How long a worker waits before it starts a unit that must be answered soon: the better its
     /// place, the shorter.
     pub(crate) fn stagger_ms(&self, ticket: u64, secret: bool) -> u64 {
         let window = if secret { self.drawn } else { self.public };
-        let spread = u128::from(ticket) * u128::from(STAGGER_MS * self.peers) >> 64;
+        let spread = (u128::from(ticket) * u128::from(STAGGER_MS * self.peers)) >> 64;
         u64::try_from(spread).unwrap_or(u64::MAX).div_ceil(window).min(STAGGER_MS)
     }
 }
@@ -127,8 +127,11 @@ pub(crate) fn drained(units: u32, done: u32) -> u8 {
     }
 }
 
-/// Rates are held to a millionth.
-const PRECISION: f64 = 1e6;
+#[expect(clippy::cast_possible_truncation, reason = "rates are small and not negative")]
+fn millionths(rate: f64) -> u64 {
+    (rate * 1e6) as u64
+}
+
 /// Within this time all who won a place in a window start, one after another.
 const STAGGER_MS: u64 = 200;
 

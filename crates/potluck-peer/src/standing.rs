@@ -136,7 +136,7 @@ impl Standing {
 
     fn account(&mut self, peer: &PeerId) -> Option<&mut Account> {
         if self.credits.len() >= Self::CREDITS_MAX && !self.credits.contains_key(peer) {
-            let least = |(_, account): &(&PeerId, &Account)| account.live + account.kept as u32;
+            let least = |(_, account): &(&PeerId, &Account)| account.live + whole(account.kept);
             let poorest = self.credits.iter().min_by_key(least).map(|(peer, _)| *peer)?;
             self.credits.remove(&poorest);
         }
@@ -161,14 +161,14 @@ impl Standing {
             halved(account.kept, now.ms_since(account.at)) + f64::from(units.min(account.live));
         account.at = now;
         account.live = account.live.saturating_sub(units);
-        Some(Credit { peer: *peer, units: account.kept as u32, at: now })
+        Some(Credit { peer: *peer, units: whole(account.kept), at: now })
     }
 
     /// Units of this peer that were accepted, old ones counted for less.
     pub(crate) fn credit(&self, now: Time, peer: &PeerId) -> u64 {
         self.credits.get(peer).map_or(0, |account| {
             let kept = halved(account.kept, now.ms_since(account.at));
-            u64::from(account.live) + kept as u64
+            u64::from(account.live) + u64::from(whole(kept))
         })
     }
 
@@ -220,6 +220,11 @@ fn is_near(one: Time, other: Time) -> bool {
 
 fn halved(units: f64, ms: u64) -> f64 {
     units * 0.5f64.powf(ms as f64 / Standing::HALF_LIFE_MS)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "clamped to what fits")]
+fn whole(units: f64) -> u32 {
+    units.clamp(0.0, f64::from(u32::MAX)) as u32
 }
 
 /// A veteran's standing is worth more than what a proven lie of its makes others run again.

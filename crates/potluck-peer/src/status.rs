@@ -153,10 +153,9 @@ impl Peer {
     /// Every record about a job that this peer holds: the job's own, then receipts, then closings.
     pub fn records(&self, id: &JobId) -> Option<Vec<Signed>> {
         let entry = self.board.get(id)?;
-        let receipts = entry.receipts.iter().filter_map(|id| self.board.record(id));
+        let receipts = entry.receipts.iter();
         let closes = |record: &&Signed| matches!(record.record(), potluck_unit::Record::Close(close) if close.job == *id);
-        let others = self.board.ids(&Topic::Board).into_iter().flatten();
-        let closings = others.filter_map(|id| self.board.record(id)).filter(closes);
+        let closings = self.board.jobs_set.iter().filter(closes);
         Some(std::iter::once(&entry.record).chain(receipts).chain(closings).cloned().collect())
     }
 

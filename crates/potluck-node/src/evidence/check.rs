@@ -263,6 +263,17 @@ fn contradicted(records: &[Signed], units: u32) -> BTreeSet<u32> {
 }
 
 /// A record's receipts.
+fn made(record: &Signed) -> Time {
+    match record.record() {
+        Record::Receipts(batch) => batch.made,
+        Record::Job(_)
+        | Record::Claim(_)
+        | Record::Close(_)
+        | Record::Contact(_)
+        | Record::Proof(_) => Time(0),
+    }
+}
+
 fn receipts(record: &Signed) -> &[Receipt] {
     if let Record::Receipts(batch) = record.record() { &batch.receipts } else { &[] }
 }
@@ -387,8 +398,8 @@ impl Court {
                 let known = self.convictions.entry(peer).or_default();
                 if self.proofs.insert(proof) && known.len() < CONVICTIONS_MAX {
                     let (said, found, index) = (result, *found, receipt.index);
-                    let (job, record) = (self.id, record.id());
-                    known.push(Conviction { peer, job, index, said, found, record });
+                    let (job, made, record) = (self.id, made(record), record.id());
+                    known.push(Conviction { peer, job, index, said, found, record, made });
                 }
             }
         }

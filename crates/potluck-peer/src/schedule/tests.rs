@@ -29,7 +29,7 @@ fn entry(copies: u8, look: impl FnOnce(&mut Entry, JobId, PeerId)) {
 }
 
 fn free(entry: &Entry, now: Time, me: &PeerId) -> bool {
-    entry.free(now, 7, Right::Public, me, &Standing::default(), |_| true, false) != 0
+    entry.free(now, (7, Right::Public), me, &Standing::default(), |_| true, false) != 0
 }
 
 #[test]
@@ -115,7 +115,8 @@ fn of_two_claims_too_many_the_higher_rank_gives_way() {
         for chunk in (0..100).filter(|chunk| entry.tally.useful(*chunk) != 0) {
             let first = |peer: &PeerId| id.rank(chunk, peer) < id.rank(chunk, &me);
             let keeps =
-                entry.free(NOW, chunk, Right::Public, &me, &Standing::default(), first, false) != 0;
+                entry.free(NOW, (chunk, Right::Public), &me, &Standing::default(), first, false)
+                    != 0;
             assert_eq!(keeps, id.rank(chunk, &me) < id.rank(chunk, &rival));
         }
     });
@@ -199,7 +200,7 @@ fn a_second_copy_of_what_is_overdue_has_one_seat_and_not_before() {
         entry.plan.note_cost(1, 1_000_000);
         entry.seats.on_claim(NOW, other(1), &claim(id, NOW, 60_000, &[7]), 100);
         let spare = |entry: &Entry, now| {
-            entry.free(now, 7, Right::Public, &me, &Standing::default(), |_| true, true) != 0
+            entry.free(now, (7, Right::Public), &me, &Standing::default(), |_| true, true) != 0
         };
         let late = NOW.plus_ms(OVERDUE_TIMES * 1000 + OVERDUE_EXTRA_MS);
         assert!(!spare(entry, NOW.plus_ms(1000)));
