@@ -27,6 +27,7 @@ mod keepers;
 mod retention;
 mod seats;
 mod tally;
+mod judge;
 mod standing;
 mod schedule;
 mod audits;

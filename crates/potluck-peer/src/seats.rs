@@ -34,7 +34,10 @@ const WIDEN_MS: u64 = 10_000;
 /// The windows of one job.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Windows {
+    /// N, or 1 where everybody may run everything.
     peers: u64,
+    /// N.
+    workers: u64,
     public: u64,
     drawn: u64,
     created: Time,
@@ -51,6 +54,7 @@ impl Windows {
         };
         Windows {
             peers,
+            workers: u64::from(job.peers.max(1)),
             public,
             // With one copy nobody is required, but a newcomer's word needs a second one.
             drawn: drawn * u64::from(job.copies.saturating_sub(1).max(1)),
@@ -94,7 +98,7 @@ impl Windows {
     /// Whether who drew this audits at this rate: how many auditors there are to be on average.
     pub(crate) fn audits(&self, ticket: u64, rate: f64) -> bool {
         let share = millionths(rate.clamp(0.0, AUDITORS_MAX));
-        u128::from(ticket) * u128::from(self.peers) * 1_000_000 <= u128::from(share) << 64
+        u128::from(ticket) * u128::from(self.workers) * 1_000_000 <= u128::from(share) << 64
     }
 
     /// How long a worker waits before it starts a unit that must be answered soon: the better its
@@ -143,6 +147,7 @@ mod tests {
     fn windows(peers: u64, units: u32, copies: u64) -> Windows {
         Windows {
             peers,
+            workers: peers,
             public: 8,
             drawn: 4 * (copies - 1).max(1),
             created: Time(0),

@@ -1,7 +1,8 @@
 //! What the board takes, refuses and forgets.
 
 use potluck_unit::{
-    BlobId, Close, Identity, Key, Limits, NoResult, Quality, Receipt, ResultHash, Seat, WorkDigest,
+    BlobId, Close, Identity, Key, Limits, NoResult, Quality, Receipt, ResultHash, Seat, Statement,
+    WorkDigest,
 };
 
 use super::*;
