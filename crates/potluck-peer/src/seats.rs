@@ -63,6 +63,11 @@ impl Windows {
         }
     }
 
+    /// Whether seats are drawn at all: not where everybody may run everything.
+    pub(crate) fn are_drawn(&self) -> bool {
+        self.peers > 1
+    }
+
     /// How many levels a job of this age has gained: one after the first period, another after two
     /// more, then after four more.
     fn aged(&self, made: Time) -> u8 {

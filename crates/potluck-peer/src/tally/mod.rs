@@ -253,7 +253,10 @@ impl Tally {
             unreachable!("only receipts are counted")
         };
         let undrawn = self.windows.undrawn_level(batch.made);
+        // A key made after the job could have been made for its lotteries.
+        let young = batch.identity.born > self.created && self.windows.are_drawn();
         let (public, drawn) = match batch.seat {
+            _ if young => (NO_SEAT, NO_SEAT),
             Seat::Public => (self.windows.public_level(lot.rank(chunk), batch.made), undrawn),
             Seat::Drawn { .. } => {
                 let ticket = draw.map_or(u64::MAX, |draw| draw.ticket());

@@ -250,3 +250,31 @@ fn a_run_without_a_result_is_told_apart_from_a_result() {
     assert_eq!(tally.votes(0).count(), 1);
     assert_eq!(tally.gave_up(0).collect::<Vec<_>>(), [(key(2).id(), NoResult::Deadline)]);
 }
+
+/// One unit of a job among a thousand workers, which `n` signs with this seat and a key born then.
+fn level_of(n: u8, seat: Seat, born: Time, draw: Option<Draw>) -> u8 {
+    let job = Job { peers: 1000, ..plain_job(1, 2000, 2) };
+    let id = JobId([3; 32]);
+    let mut tally = Tally::new(&id, &job, &key(99).id());
+    let statement = Statement::Outcome { result: result(1), digest: WorkDigest([n; 16]) };
+    let receipts = vec![Receipt { index: 0, statement }];
+    let identity = potluck_unit::Identity { born, nonce: 0 };
+    let batch = ReceiptBatch { receipts, identity, ..ReceiptBatch::new(id, NOW, seat) };
+    tally.count(&Signed::sign(&key(n), batch.into()), draw, &Standing::default());
+    tally.covered[0]
+}
+
+#[test]
+fn a_seat_is_what_the_lotteries_gave_and_nothing_for_a_key_made_after_the_job() {
+    let id = JobId([3; 32]);
+    let winner = (0..=255).find(|n| id.rank(0, &key(*n).id()) < u64::MAX / 1000).unwrap();
+    assert_eq!(level_of(winner, Seat::Public, Time(0), None), 0);
+    assert_eq!(level_of(winner, Seat::Public, NOW.plus_ms(1), None), NO_SEAT);
+    assert_eq!(level_of(winner, Seat::Extra, Time(0), None), NO_SEAT);
+    let draws = (0..255).map(|n| (n, key(n).draw(&id.draw_input(0))));
+    let (n, (proof, draw)) = draws.min_by_key(|(_, (_, draw))| draw.ticket()).unwrap();
+    let seat = Seat::Drawn { chunk: 0, proof };
+    let level = level_of(n, seat, Time(0), Some(draw));
+    assert!(level <= 2, "the best of 255 is among the first of a thousand: {level}");
+    assert_eq!(level_of(n, seat, NOW.plus_ms(1), Some(draw)), NO_SEAT);
+}
