@@ -10,8 +10,9 @@ use potluck_unit::{
 use crate::Peer;
 use crate::action::{Action, Actions, Need, News};
 use crate::audits::Audits;
+use crate::leases::Seats;
 use crate::record_set::RecordSet;
-use crate::schedule::{Plan, Seats};
+use crate::schedule::Plan;
 use crate::tally::Tally;
 
 /// Jobs held at once.

@@ -29,6 +29,7 @@ mod seats;
 mod tally;
 mod judge;
 mod standing;
+mod leases;
 mod schedule;
 mod audits;
 mod shares;

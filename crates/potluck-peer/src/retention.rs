@@ -5,7 +5,7 @@ use potluck_unit::{Job, JobId, Record, Signed, Time};
 use crate::Peer;
 use crate::action::{Action, Actions, News};
 use crate::board::{Entry, Held};
-use crate::schedule::Seats;
+use crate::leases::Seats;
 use crate::tally::Tally;
 
 /// How long after its closing a job's receipts, inputs and outputs are kept: whoever is fetching them

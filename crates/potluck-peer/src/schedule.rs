@@ -14,6 +14,7 @@ use potluck_unit::{Claim, Job, JobId, Lot, PeerId, Piece, Record, Signed, Time};
 use crate::Peer;
 use crate::action::{Action, Actions};
 use crate::board::Entry;
+use crate::leases::{LEASE_UNKNOWN_MS, Seat};
 use crate::runs::Right;
 use crate::seats::SMALL_GRID;
 use crate::standing::Standing;
@@ -39,14 +40,8 @@ const NEARLY_DONE_US: u64 = 100_000;
 const QUEUE_MAX: usize = 2;
 /// A lease is three times the estimate and this.
 const LEASE_EXTRA_MS: u64 = 10_000;
-/// The lease while nothing is known of how long a unit takes; renewed as long as it is needed.
-const LEASE_UNKNOWN_MS: u32 = 30_000;
 /// Leases that end sooner than this are renewed.
 const RENEW_MS: u64 = 6_000;
-/// Seats remembered on one chunk: each of its units may be somebody else's.
-pub(crate) const SEATS_MAX: usize = 2 * Job::COPIES_MAX as usize + Job::CHUNK_UNITS_MAX as usize;
-/// The most one claim is worth; whoever needs longer renews it.
-const LEASE_COUNTS_MAX_MS: u32 = 2 * LEASE_UNKNOWN_MS;
 /// A seat is left to a silent worker for so many times what its units would take here, and this.
 const PATIENCE_TIMES: u64 = 8;
 const PATIENCE_EXTRA_MS: u64 = 20_000;
@@ -54,75 +49,8 @@ const PATIENCE_EXTRA_MS: u64 = 20_000;
 /// take here, and this.
 const OVERDUE_TIMES: u64 = 2;
 const OVERDUE_EXTRA_MS: u64 = 3_000;
-/// What is left of the leases of a neighbour that disconnected: time to reconnect, no more.
-const LEFT_LEASE_MS: u64 = 3_000;
 /// Secret lots drawn in one turn: each costs as much as a few signatures.
 const DRAWS_MAX: u32 = 64;
-
-/// Who has announced to run which units of one job, by chunk.
-#[derive(Debug, Default)]
-pub(crate) struct Seats(BTreeMap<u32, Vec<Seat>>);
-
-#[derive(Debug, Clone, Copy)]
-struct Seat {
-    peer: PeerId,
-    units: u64,
-    secret: bool,
-    made: Time,
-    /// When it claimed, or last said something of this chunk.
-    since: Time,
-    until: Time,
-}
-
-impl Seats {
-    /// A claim arrived. True if it says anything new.
-    pub(crate) fn on_claim(&mut self, now: Time, peer: PeerId, claim: &Claim, chunks: u32) -> bool {
-        let until = now.plus_ms(claim.lease_ms.min(LEASE_COUNTS_MAX_MS).into());
-        let mut fresh = false;
-        for Piece { chunk, units, secret } in
-            claim.pieces.iter().filter(|piece| piece.chunk < chunks)
-        {
-            let seats = self.0.entry(*chunk).or_default();
-            seats.retain(|seat| seat.until > now || seat.peer == peer);
-            if let Some(seat) = seats.iter_mut().find(|seat| seat.peer == peer) {
-                if claim.made > seat.made {
-                    if seat.until <= now || claim.lease_ms == 0 {
-                        seat.units = 0;
-                    }
-                    seat.units |= units;
-                    seat.secret |= *secret;
-                    (seat.made, seat.until) = (claim.made, until);
-                    fresh = true;
-                }
-            } else if seats.len() < SEATS_MAX {
-                let (units, secret) = (*units, *secret);
-                seats.push(Seat { peer, units, secret, made: claim.made, since: now, until });
-                fresh = true;
-            }
-        }
-        fresh
-    }
-
-    /// A neighbour disconnected: its leases shrink.
-    pub(crate) fn on_left(&mut self, now: Time, peer: &PeerId) {
-        let until = now.plus_ms(LEFT_LEASE_MS);
-        for seat in self.0.values_mut().flatten().filter(|seat| seat.peer == *peer) {
-            seat.until = seat.until.min(until);
-        }
-    }
-
-    /// A worker said something of a chunk: it is at it.
-    pub(crate) fn on_word(&mut self, now: Time, chunk: u32, peer: &PeerId) {
-        let seats = self.0.get_mut(&chunk).into_iter().flatten();
-        seats.filter(|seat| seat.peer == *peer).for_each(|seat| seat.since = now);
-    }
-
-    /// Every seat on `chunk` but this peer's own whose lease lasts.
-    fn live(&self, now: Time, chunk: u32, me: &PeerId) -> impl Iterator<Item = &Seat> {
-        let seats = self.0.get(&chunk).map_or(&[][..], Vec::as_slice);
-        seats.iter().filter(move |seat| seat.until > now && seat.peer != *me)
-    }
-}
 
 /// Units of one chunk that this peer has claimed and not handed to a slot yet.
 #[derive(Debug, Clone, Copy)]

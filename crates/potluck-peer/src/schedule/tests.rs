@@ -6,6 +6,7 @@ use super::*;
 use crate::action::News;
 use crate::board::tests::{NOW, fetched, handle, job, worker};
 use crate::event::{Event, Ran, Report};
+use crate::leases::{LEFT_LEASE_MS, SEATS_MAX};
 use crate::standing::Standing;
 
 fn other(n: u8) -> PeerId {

@@ -15,10 +15,10 @@ use potluck_unit::{
     Statement, Time, WorkDigest,
 };
 
-use crate::seats::{LEVEL_MAX, Windows, drained};
+use crate::seats::{LEVEL_MAX, Windows};
 use crate::standing::Standing;
 use chunk::{Chunk, NO_SEAT, Word};
-use verdict::{LEAD, Rule, Voice, has_quorum, majority, verdict};
+use verdict::{Rule, Voice, majority, verdict};
 
 pub(crate) use chunk::{Own, places};
 pub use verdict::Verdict;
@@ -286,137 +286,6 @@ impl Tally {
         }
     }
 
-    /// Reckons how far windows have widened, after words on the units of `chunks` were counted.
-    /// True if they are wider than before, so that more than those units may have to be judged.
-    pub(crate) fn reckon(
-        &mut self,
-        chunks: impl IntoIterator<Item = u32>,
-        standing: &Standing,
-    ) -> bool {
-        for chunk in chunks {
-            self.recount(chunk, standing);
-        }
-        let before = (self.level, self.drawn_level);
-        loop {
-            let levels = (self.level, self.drawn_level);
-            let covered = |level: u8| -> u32 { self.covering[..=usize::from(level)].iter().sum() };
-            while drained(self.units, covered(self.level)) > self.level {
-                self.level = drained(self.units, covered(self.level));
-            }
-            self.drawn_level = self.drawn_level.max(drained(self.units, self.quorate));
-            if levels == (self.level, self.drawn_level) {
-                return levels != before;
-            }
-            for chunk in 0..u32::try_from(self.chunks.len()).unwrap_or(u32::MAX) {
-                self.recount(chunk, standing);
-            }
-        }
-    }
-
-    /// Looks again which units of a chunk have a quorum.
-    fn recount(&mut self, chunk: u32, standing: &Standing) {
-        let Some(place) = self.chunks.get(chunk as usize) else { return };
-        let said = place.words.iter().fold(0, |mask, word| mask | word.said);
-        let mut quorate = place.quorate;
-        for place in places(said & !quorate) {
-            let index = self.index(chunk, place);
-            let voices: Vec<Voice> =
-                self.voices(index, standing).into_iter().map(|(_, voice)| voice).collect();
-            quorate |= u64::from(has_quorum(&voices, &self.rule(0))) << place;
-        }
-        let place = &mut self.chunks[chunk as usize];
-        self.quorate += (quorate & !place.quorate).count_ones();
-        place.quorate = quorate;
-    }
-
-    /// Reckons everything anew, after whom to believe has changed.
-    pub(crate) fn reckon_all(&mut self, standing: &Standing) {
-        self.covered.fill(NO_SEAT);
-        self.covering = [0; NO_SEAT as usize + 1];
-        self.covering[usize::from(NO_SEAT)] = self.units;
-        (self.level, self.drawn_level, self.quorate) = (0, 0, 0);
-        self.unsettled = false;
-        self.suspects = self.led_against(standing);
-        let mut covers = Vec::new();
-        for (chunk, place) in (0..).zip(&mut self.chunks) {
-            place.quorate = 0;
-            for word in place.words.iter().filter(|word| word.said != 0) {
-                covers.push((chunk, word.voter, word.said, word.level(), word.batch().made));
-            }
-        }
-        for (chunk, voter, said, level, made) in covers {
-            let (peer, _) = self.voters[usize::from(voter)];
-            if standing.is_dead(&peer, &self.job, made) || self.is_doubtful(voter) {
-                continue;
-            }
-            for place in places(said) {
-                self.cover(self.index(chunk, place), level);
-            }
-        }
-        let chunks = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX);
-        self.reckon(0..chunks, standing);
-    }
-
-    fn is_doubtful(&self, voter: u16) -> bool {
-        self.suspects.contains(&voter) || self.two_tongued.contains(&voter)
-    }
-
-    /// Whether it must be reckoned anew.
-    pub(crate) fn is_unsettled(&self) -> bool {
-        self.unsettled
-    }
-
-    /// Voters whom a great majority contradicts on units where this peer goes by that.
-    fn led_against(&self, standing: &Standing) -> BTreeSet<u16> {
-        let mut suspects = BTreeSet::new();
-        for (chunk, place) in (0..).zip(&self.chunks) {
-            for place in places(place.led) {
-                let index = self.index(chunk, place);
-                if let Some(led) = self.led(index, standing) {
-                    let others = self.words_on(index).filter(|(_, result, _)| *result != led);
-                    suspects.extend(others.map(|(voter, _, _)| voter));
-                }
-            }
-        }
-        suspects
-    }
-
-    /// Every result that was signed on a unit: voter, R, and whether the word has any seat.
-    fn words_on(&self, index: u32) -> impl Iterator<Item = (u16, ResultHash, bool)> {
-        let (words, bit) = match self.at(index) {
-            Some((chunk, place)) => (&chunk.words[..], 1u64 << place),
-            None => (&[][..], 0),
-        };
-        let said = move |word: &&Word| word.said & bit != 0;
-        words.iter().enumerate().filter(move |(_, word)| said(word)).filter_map(
-            move |(at, word)| {
-                let alike = |other: &&Word| said(other) && other.voter == word.voter;
-                if words[..at].iter().any(|other| alike(&other)) {
-                    return None;
-                }
-                let mut all = words[at..].iter().filter(alike);
-                let seated = all.any(|word| {
-                    word.settler || word.public <= self.level || word.drawn <= self.drawn_level
-                });
-                word.vote(index).map(|(result, _)| (word.voter, result, seated))
-            },
-        )
-    }
-
-    /// What a great majority of those with a seat says of a unit, for a peer that did not run it.
-    fn led(&self, index: u32, standing: &Standing) -> Option<ResultHash> {
-        let live = |voter: &u16| {
-            let (peer, _) = self.voters[usize::from(*voter)];
-            !self.two_tongued.contains(voter)
-                && !standing.strikes(&peer).iter().any(|strike| strike.job == self.job)
-        };
-        let results: Vec<ResultHash> = (self.words_on(index))
-            .filter(|(voter, _, seated)| *seated && live(voter))
-            .map(|(_, result, _)| result)
-            .collect();
-        majority(&results, self.copies, LEAD)
-    }
-
     fn rule(&self, workers: usize) -> Rule {
         let (copies, level, drawn_level) = (self.copies, self.level, self.drawn_level);
         Rule { copies, level, drawn_level, workers }
@@ -656,6 +525,7 @@ impl Counts {
 const _: () = assert!(NO_SEAT > LEVEL_MAX, "no window is so wide that who has no seat has one");
 
 mod lookup;
+mod reckon;
 
 #[cfg(test)]
 mod tests;
