@@ -20,6 +20,8 @@ use crate::timers::Timer;
 
 /// Neighbours that get a relayed record pushed; the others get its id.
 const EAGER: usize = 3;
+/// With so few peers known contacts hurry.
+const FEW_KNOWN: usize = 256;
 /// Records collected for one neighbour before they are pushed anyway.
 const PUSH_MAX: usize = 64;
 /// How long records that need not hurry are collected before they are pushed: a message for each
@@ -276,6 +278,8 @@ impl Peer {
                 Some(_) | None => Haste::Later,
             },
             Record::Claim(_) | Record::Proof(_) => Haste::Few,
+            // While there are few, finding each other is what people wait for.
+            Record::Contact(_) if self.roster.known().len() <= FEW_KNOWN => Haste::Few,
             Record::Contact(_) => Haste::Later,
         }
     }
@@ -483,7 +487,10 @@ fn say_records(to: PeerId, records: impl Iterator<Item = Arc<[u8]>>, actions: &m
 
 #[cfg(test)]
 mod tests {
+    use potluck_unit::{Key, NoResult, Receipt, ReceiptBatch, Seat, Statement};
+
     use super::*;
+    use crate::event::Event;
 
     fn id(n: u64) -> RecordId {
         let mut id = RecordId([0; 32]);
@@ -515,5 +522,83 @@ mod tests {
             .collect();
         assert_eq!(sizes.len(), 2);
         assert_eq!(sizes.iter().sum::<usize>(), Message::RECORDS_MAX + 10);
+    }
+
+    const NOW: Time = crate::board::tests::NOW;
+
+    fn key(n: u8) -> Key {
+        Key::of_secret(&[n; 32])
+    }
+
+    /// A worker with neighbours 10 to 17.
+    fn connected() -> Peer {
+        let mut peer = crate::board::tests::worker(1);
+        for n in 10..18 {
+            let address = ([127, 0, 0, 1], n.into()).into();
+            let joined = Event::Joined { peer: key(n).id(), address, outbound: false };
+            peer.handle(NOW, joined, &mut Actions::new());
+        }
+        peer
+    }
+
+    /// Neighbour 10 says records. Who is told records in this turn, and how many each.
+    fn hear(peer: &mut Peer, records: &[Signed]) -> Vec<(PeerId, usize)> {
+        let message = Message::Records(records.iter().map(|r| r.bytes().clone()).collect());
+        turn(peer, NOW, Event::Heard { from: key(10).id(), message })
+    }
+
+    fn turn(peer: &mut Peer, now: Time, event: Event) -> Vec<(PeerId, usize)> {
+        let mut actions = Actions::new();
+        peer.handle(now, event, &mut actions);
+        let said = actions.drain().filter_map(|action| match action {
+            Action::Say { to, message: Message::Records(records) } => Some((to, records.len())),
+            _ => None,
+        });
+        said.collect()
+    }
+
+    /// A job, and a receipt of each of its first units.
+    fn job_with_receipts(units: u32, receipts: u32) -> (Signed, Vec<Signed>) {
+        let job = crate::board::tests::job(20, units, 2);
+        let receipt = |index| {
+            let mut batch = ReceiptBatch::new(job.job_id().unwrap(), NOW, Seat::Public);
+            let statement = Statement::NoResult(NoResult::Engine);
+            batch.receipts.push(Receipt { index, statement });
+            Signed::sign(&key(21), batch.into())
+        };
+        let receipts = (0..receipts).map(receipt).collect();
+        (job, receipts)
+    }
+
+    #[test]
+    fn a_job_and_the_receipts_of_a_small_one_go_to_every_neighbour_at_once() {
+        let (job, receipts) = job_with_receipts(4, 1);
+        let mut peer = connected();
+        assert_eq!(hear(&mut peer, &[job]).len(), 7);
+        assert_eq!(hear(&mut peer, &receipts).len(), 7);
+    }
+
+    #[test]
+    fn the_receipts_of_a_large_job_are_pushed_together_to_a_few() {
+        let (job, receipts) = job_with_receipts(10_000, 20);
+        let mut peer = connected();
+        hear(&mut peer, &[job]);
+        assert_eq!(hear(&mut peer, &receipts), []);
+        let said = turn(&mut peer, NOW.plus_ms(PUSH_AFTER_MS), Event::Woke);
+        assert!(said.len() <= 7, "one message each: {said:?}");
+        assert_eq!(said.iter().map(|(_, records)| records).sum::<usize>(), EAGER * 20);
+    }
+
+    #[test]
+    fn what_waits_to_be_pushed_is_bounded() {
+        let (job, receipts) = job_with_receipts(10_000, 400);
+        let mut peer = connected();
+        hear(&mut peer, &[job]);
+        let said: usize =
+            receipts.chunks(100).flat_map(|some| hear(&mut peer, some)).map(|(_, n)| n).sum();
+        let waiting: Vec<usize> = peer.gossip.push.values().map(Vec::len).collect();
+        assert!(said > 0 && said.is_multiple_of(PUSH_MAX), "{said}");
+        assert!(waiting.iter().all(|records| *records < PUSH_MAX), "{waiting:?}");
+        assert_eq!(said + waiting.iter().sum::<usize>(), EAGER * 400);
     }
 }
