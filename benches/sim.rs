@@ -45,10 +45,10 @@ fn cases() -> Vec<Case> {
     };
     vec![
         case("interactive-100", false, quick(100, 32)),
-        case("interactive-1000", false, quick(1000, 200)),
+        case("interactive-1000", false, quick(1000, 8)),
         case("bulk-100", false, Crowd::of(100, 10_000, Quality::Bulk)),
         case("standard-100", false, Crowd::of(100, 10_000, Quality::Standard)),
-        case("bulk-1000", false, Crowd::of(1000, 10_000, Quality::Bulk)),
+        case("bulk-1000", true, Crowd::of(1000, 10_000, Quality::Bulk)),
         case("bulk-1000-long", true, Crowd::of(1000, 100_000, Quality::Bulk)),
         case("bulk-10000", true, Crowd::of(10_000, 10_000, Quality::Bulk)),
     ]
