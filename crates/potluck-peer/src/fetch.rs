@@ -99,7 +99,9 @@ impl Peer {
             }
         }
         if entry.is_ready() {
+            entry.plan.ready_at = now;
             self.plan_due = true;
+            self.consider_all(now, &job);
             for peer in self.roster.neighbours() {
                 actions.say(peer, potluck_unit::Message::Keeping(job));
             }

@@ -78,6 +78,8 @@ pub(crate) struct Plan {
     /// Units handed to a slot and not done, by chunk.
     running: BTreeMap<u32, u64>,
     lease_until: Time,
+    /// When it could first run anything of the job.
+    pub(crate) ready_at: Time,
     /// Whether the last look found nothing to claim, and nothing has happened since that could
     /// have freed a seat. Looking costs a pass over all chunks that are left.
     barren: bool,
@@ -101,6 +103,7 @@ impl Plan {
             claimed: VecDeque::new(),
             running: BTreeMap::new(),
             lease_until: Time(0),
+            ready_at: Time(0),
             barren: false,
             cost_us: None,
             chunk_units: job.chunk_units(),
@@ -291,16 +294,20 @@ impl Entry {
         }
     }
 
-    /// When work on a claim may start: at once where everybody hears of it at once; by the place in
-    /// the lottery where an answer is wanted soon; else when everybody must have heard.
-    fn start_at(&self, now: Time, ticket: u64, right: Right) -> Time {
-        let secret = matches!(right, Right::Drawn(_));
-        if !self.plan.settles() {
-            now
-        } else if self.plan.is_interactive() {
-            now.plus_ms(self.tally.windows().stagger_ms(ticket, secret))
+    /// When work on a claim may start: when everybody must have heard of it, unless all are
+    /// neighbours or an answer is wanted soon.
+    fn start_at(&self, now: Time) -> Time {
+        let at_once = !self.plan.settles() || self.plan.is_interactive();
+        if at_once { now } else { now.plus_ms(SETTLE_MS) }
+    }
+
+    /// When it is this peer's turn to claim: later for a worse place where an answer is wanted soon,
+    /// so that not all who may start do.
+    fn turn_at(&self, ticket: u64, secret: bool) -> Time {
+        if self.plan.settles() && self.plan.is_interactive() {
+            self.plan.ready_at.plus_ms(self.tally.windows().stagger_ms(ticket, secret))
         } else {
-            now.plus_ms(SETTLE_MS)
+            Time(0)
         }
     }
 }
@@ -460,9 +467,12 @@ impl Peer {
             let counts = entry.tally.counts();
             let most = entry.plan.batch(slots, workers, counts.open + counts.partial);
             let most = if backup { 1 } else { most };
-            let picked = pick(entry, now, &self.me, &self.standing, most, backup);
+            let (picked, turn_at) = pick(entry, now, &self.me, &self.standing, most, backup);
+            if let Some(at) = turn_at {
+                self.timers.at_latest(Timer::Plan, at);
+            }
             if picked.is_empty() {
-                entry.plan.barren |= !backup;
+                entry.plan.barren |= !backup && turn_at.is_none();
                 continue;
             }
             let pieces = pieces(&picked);
@@ -550,7 +560,7 @@ fn pieces(picked: &[Claimed]) -> Vec<Piece> {
 }
 
 /// Picks up to `most` units with a seat for this peer, in its own order, and drops from its lists the
-/// chunks that it can add nothing to.
+/// chunks that it can add nothing to. Says when its turn comes where that is still to come.
 fn pick(
     entry: &mut Entry,
     now: Time,
@@ -558,8 +568,8 @@ fn pick(
     standing: &Standing,
     most: u32,
     backup: bool,
-) -> Vec<Claimed> {
-    let (mut picked, mut left) = (Vec::new(), most);
+) -> (Vec<Claimed>, Option<Time>) {
+    let (mut picked, mut left, mut turn_at) = (Vec::new(), most, None);
     for secret in [false, true] {
         let mut useless = Vec::new();
         let list = if secret { &entry.plan.drawn } else { &entry.plan.public };
@@ -573,20 +583,25 @@ fn pick(
                 useless.push((*ticket, *chunk));
                 continue;
             }
+            let at = entry.turn_at(*ticket, secret);
+            if at > now {
+                turn_at = turn_at.into_iter().chain([at]).min();
+                break;
+            }
             let taken = picked.iter().filter(|piece: &&Claimed| piece.chunk == *chunk);
             let taken = taken.fold(entry.plan.in_hand(*chunk), |units, piece| units | piece.units);
             let free = entry.free(now, (*chunk, right), me, standing, |_| true, backup) & !taken;
             let units = some_of(free, left, *ticket);
             if units != 0 {
                 left -= units.count_ones();
-                let start_at = entry.start_at(now, *ticket, right);
+                let start_at = entry.start_at(now);
                 picked.push(Claimed { chunk: *chunk, units, right, start_at, backup });
             }
         }
         let list = if secret { &mut entry.plan.drawn } else { &mut entry.plan.public };
         list.retain(|key| !useless.contains(key));
     }
-    picked
+    (picked, turn_at)
 }
 
 /// Some of the units in a mask, beginning at a place of one's own.

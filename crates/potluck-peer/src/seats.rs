@@ -111,7 +111,7 @@ impl Windows {
     pub(crate) fn stagger_ms(&self, ticket: u64, secret: bool) -> u64 {
         let window = if secret { self.drawn } else { self.public };
         let spread = (u128::from(ticket) * u128::from(STAGGER_MS * self.peers)) >> 64;
-        u64::try_from(spread).unwrap_or(u64::MAX).div_ceil(window).min(STAGGER_MS)
+        u64::try_from(spread).unwrap_or(u64::MAX).div_ceil(window).min(STAGGER_MAX_MS)
     }
 }
 
@@ -141,8 +141,10 @@ fn millionths(rate: f64) -> u64 {
     (rate * 1e6) as u64
 }
 
-/// Within this time all who won a place in a window start, one after another.
+/// Within this time all who won a place in the first window start, one after another.
 const STAGGER_MS: u64 = 200;
+/// Nobody waits longer for those before it.
+const STAGGER_MAX_MS: u64 = 10_000;
 
 #[cfg(test)]
 mod tests {
@@ -203,7 +205,7 @@ mod tests {
         let first = windows.stagger_ms(u64::MAX / 100_000, false);
         let last = windows.stagger_ms(u64::MAX / 1000 * 7, false);
         assert!(first < 5 && last > 150, "{first} {last}");
-        assert_eq!(windows.stagger_ms(u64::MAX, false), STAGGER_MS);
+        assert_eq!(windows.stagger_ms(u64::MAX, false), STAGGER_MAX_MS);
         assert_eq!(super::tests::windows(1, 10, 2).stagger_ms(u64::MAX, false), 25);
     }
 }
