@@ -67,6 +67,7 @@ fn figures(crowd: &Crowd, fared: &Fared) -> Vec<Figure> {
         figure("p99_ms", share(&fared.accepted_ms, 0.99), (0.1, 10.0)),
         figure("makespan_to_fluid", done / (fared.fluid_ms.max(1) as f64), (0.03, 0.01)),
         figure("waste_percent", fared.waste_ppm as f64 / 10_000.0, (0.2, 0.2)),
+        figure("audits_percent", fared.audits_ppm as f64 / 10_000.0, (0.2, 0.2)),
         figure("messages_per_unit_and_peer", total(|said| said.0) / units / peers, (0.1, 0.01)),
         figure("bytes_per_unit_and_peer", total(|said| said.1) / units / peers, (0.1, 10.0)),
     ]

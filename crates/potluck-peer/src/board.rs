@@ -121,7 +121,7 @@ impl Entry {
     pub(crate) fn is_settler(&self, now: Time, since: Time, index: u32) -> bool {
         let level = self.tally.windows().settles_at(self.plan.lot, self.tally.chunk_of(index), now);
         let waited = now.ms_since(since) / SETTLE_WIDEN_MS;
-        u64::from(level) <= u64::from((1 + waited).ilog2())
+        level <= crate::seats::doublings(1 + waited)
     }
 
     /// Whether this version knows every part without which the units can't be run and judged. It

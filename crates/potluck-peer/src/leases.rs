@@ -57,6 +57,14 @@ impl Seats {
         }
     }
 
+    /// Forgets claims whose lease has ended.
+    pub(crate) fn forget(&mut self, now: Time) {
+        self.0.retain(|_, seats| {
+            seats.retain(|seat| seat.until > now);
+            !seats.is_empty()
+        });
+    }
+
     /// A worker said something of a chunk: it is at it.
     pub(crate) fn on_word(&mut self, now: Time, chunk: u32, peer: &PeerId) {
         let seats = self.0.get_mut(&chunk).into_iter().flatten();
@@ -73,7 +81,7 @@ impl Seats {
 /// Seats remembered on one chunk: each of its units may be somebody else's.
 pub(crate) const SEATS_MAX: usize = 2 * Job::COPIES_MAX as usize + Job::CHUNK_UNITS_MAX as usize;
 /// The most one claim is worth; whoever needs longer renews it.
-const LEASE_COUNTS_MAX_MS: u32 = 2 * LEASE_UNKNOWN_MS;
+pub(crate) const LEASE_COUNTS_MAX_MS: u32 = 2 * LEASE_UNKNOWN_MS;
 /// What is left of the leases of a neighbour that disconnected: time to reconnect, no more.
 pub(crate) const LEFT_LEASE_MS: u64 = 3_000;
 /// The lease while nothing is known of how long a unit takes; renewed as long as it is needed.

@@ -322,7 +322,10 @@ impl Peer {
         self.gossip.on_left(peer);
         for id in self.board.job_ids() {
             if let Some(entry) = self.board.get_mut(&id) {
-                entry.seats.on_left(now, peer);
+                // Where not all are neighbours, who disconnects has most likely gone elsewhere.
+                if !entry.plan.settles() {
+                    entry.seats.on_left(now, peer);
+                }
                 entry.plan.look_again();
             }
         }
@@ -611,6 +614,7 @@ impl Peer {
         for id in self.board.job_ids() {
             if let Some(entry) = self.board.get_mut(&id) {
                 entry.retry_missed(now);
+                entry.seats.forget(now);
                 // Leases and patience have run out meanwhile.
                 entry.plan.look_again();
             }

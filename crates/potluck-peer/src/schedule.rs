@@ -14,7 +14,7 @@ use potluck_unit::{Claim, Job, JobId, Lot, PeerId, Piece, Record, Signed, Time};
 use crate::Peer;
 use crate::action::{Action, Actions};
 use crate::board::Entry;
-use crate::leases::{LEASE_UNKNOWN_MS, Seat};
+use crate::leases::{LEASE_COUNTS_MAX_MS, LEASE_UNKNOWN_MS, Seat};
 use crate::runs::Right;
 use crate::seats::SMALL_GRID;
 use crate::standing::Standing;
@@ -172,7 +172,7 @@ impl Plan {
 
     /// Whether claims must be heard by everybody before work on them starts: not where all workers
     /// are each other's neighbours.
-    fn settles(&self) -> bool {
+    pub(crate) fn settles(&self) -> bool {
         self.peers > SMALL_GRID
     }
 
@@ -204,7 +204,7 @@ impl Plan {
             None => LEASE_UNKNOWN_MS.into(),
             Some(_) => 3 * self.backlog_us() / slots.max(1) / 1000 + LEASE_EXTRA_MS,
         };
-        u32::try_from(estimate).unwrap_or(u32::MAX).min(Claim::LEASE_MAX_MS)
+        u32::try_from(estimate).unwrap_or(u32::MAX).min(LEASE_COUNTS_MAX_MS)
     }
 
     fn in_hand(&self, chunk: u32) -> u64 {
@@ -476,9 +476,12 @@ impl Peer {
                 continue;
             }
             let pieces = pieces(&picked);
+            let held = !entry.plan.running.is_empty() || !entry.plan.claimed.is_empty();
             entry.plan.claimed.extend(picked);
             let lease_ms = entry.plan.lease_ms(slots);
-            entry.plan.lease_until = now.plus_ms(u64::from(lease_ms));
+            // What is held already ends when it did.
+            let until = now.plus_ms(u64::from(lease_ms));
+            entry.plan.lease_until = if held { until.min(entry.plan.lease_until) } else { until };
             self.say_claim(now, id, lease_ms, pieces, actions);
             return true;
         }

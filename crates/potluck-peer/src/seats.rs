@@ -23,8 +23,13 @@ const DRAWN_WINDOW_SOON: u64 = 6;
 pub(crate) const SMALL_GRID: u32 = 8;
 /// Auditors of one worker's units at most, on average: beyond that more audits prove nothing.
 pub(crate) const AUDITORS_MAX: f64 = 4.0;
+/// Levels in which a window doubles. In larger steps the fastest workers would run out of seats
+/// before each, with much of the job left.
+const STEPS: u8 = 4;
+/// What a window has grown by in the steps between two doublings, in parts of 2^16.
+const GROWN: [u32; STEPS as usize] = [65_536, 77_936, 92_682, 110_218];
 /// Levels: at 2^40 times the window everybody has won.
-pub(crate) const LEVEL_MAX: u8 = 40;
+pub(crate) const LEVEL_MAX: u8 = 40 * STEPS;
 /// Peers called to settle a dispute, on average. With a third of them cheats the honest ones still
 /// lead by enough nine times in ten; where they don't, the submitter settles it.
 const SETTLERS: u64 = 7;
@@ -72,7 +77,7 @@ impl Windows {
     /// more, then after four more.
     fn aged(&self, made: Time) -> u8 {
         let periods = made.ms_since(self.created) / self.widen_ms;
-        u8::try_from((1 + periods).ilog2()).unwrap_or(LEVEL_MAX)
+        doublings(1 + periods)
     }
 
     /// The lowest level at which a ticket wins in the public lottery, for a record made then.
@@ -115,25 +120,33 @@ impl Windows {
     }
 }
 
-/// The lowest level at which `ticket` is below `window` doubled that often, of `peers` in all.
-fn level(ticket: u64, peers: u64, window: u64) -> u8 {
-    let place = u128::from(ticket) * u128::from(peers);
-    let mut bound = u128::from(window) << 64;
-    let mut level = 0;
-    while place >= bound && level < LEVEL_MAX {
-        bound <<= 1;
-        level += 1;
-    }
-    level
+/// The levels after so many doublings as there are in a number.
+pub(crate) fn doublings(times: u64) -> u8 {
+    u8::try_from(times.max(1).ilog2()).unwrap_or(u8::MAX).saturating_mul(STEPS).min(LEVEL_MAX)
 }
 
-/// How often windows have doubled when `done` of `units` are done: each time that half of what was
-/// left is.
+/// `number` times what a window has grown to at a level, in parts of 2^16.
+fn grown(number: u64, level: u8) -> u128 {
+    let part = u128::from(number) * u128::from(GROWN[usize::from(level % STEPS)]);
+    part << (level / STEPS)
+}
+
+/// The lowest level at which `ticket` is below the window, of `peers` in all.
+fn level(ticket: u64, peers: u64, window: u64) -> u8 {
+    let place = (u128::from(ticket) * u128::from(peers)) >> 48;
+    (0..LEVEL_MAX).find(|level| place < grown(window, *level)).unwrap_or(LEVEL_MAX)
+}
+
+/// How far windows have widened when `done` of `units` are done: twice as wide each time that half
+/// of what was left is.
 pub(crate) fn drained(units: u32, done: u32) -> u8 {
-    match units.saturating_sub(done) {
-        0 => LEVEL_MAX,
-        left => u8::try_from((units / left).max(1).ilog2()).unwrap_or(LEVEL_MAX),
+    let left = u64::from(units.saturating_sub(done));
+    if left == 0 {
+        return LEVEL_MAX;
     }
+    let whole = doublings(u64::from(units) / left);
+    let fits = |step: &u8| grown(left, whole + step) <= u128::from(units) << 16;
+    whole + (0..STEPS).rev().find(fits).unwrap_or(0)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rates are small and not negative")]
@@ -176,7 +189,7 @@ mod tests {
         for _ in 0..1_000_000 {
             let ticket = chance.next_u64();
             counts[0] += u32::from(windows.public_level(ticket, Time(0)) == 0);
-            counts[1] += u32::from(windows.drawn_level(ticket, Time(0)) <= 1);
+            counts[1] += u32::from(windows.drawn_level(ticket, Time(0)) <= STEPS);
             counts[2] += u32::from(windows.audits(ticket, 0.25));
         }
         assert!((7700..8300).contains(&counts[0]), "{counts:?}");
@@ -188,13 +201,15 @@ mod tests {
     fn windows_widen_with_age_and_as_the_job_drains() {
         let windows = windows(1000, 1000, 2);
         let late = u64::MAX / 1000 * 100;
-        assert_eq!(windows.public_level(late, Time(0)), 4);
-        assert_eq!(windows.public_level(late, Time(20_000)), 3);
-        assert_eq!(windows.public_level(late, Time(60_000)), 2);
+        assert_eq!(windows.public_level(late, Time(0)), 15);
+        assert_eq!(windows.public_level(late, Time(20_000)), 11);
+        assert_eq!(windows.public_level(late, Time(60_000)), 7);
         assert_eq!(drained(1000, 0), 0);
-        assert_eq!(drained(1000, 499), 0);
-        assert_eq!(drained(1000, 500), 1);
-        assert_eq!(drained(1000, 999), 9);
+        assert_eq!(drained(1000, 159), 0);
+        assert_eq!(drained(1000, 160), 1);
+        assert_eq!(drained(1000, 499), 3);
+        assert_eq!(drained(1000, 500), 4);
+        assert_eq!(drained(1000, 999), 39);
         assert_eq!(drained(1000, 1000), LEVEL_MAX);
         assert_eq!(drained(1, 0), 0);
     }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use potluck_peer::{
-    Action, Actions, Chance, Config, Draws, Event, Need, News, Peer, Ran, Read, Report,
+    Action, Actions, Chance, Config, Draws, Event, Need, News, Peer, Ran, Read, Report, Verdict,
 };
 use potluck_unit::{
     BlobId, Draw, DrawProof, Identity, Job, JobId, Key, Limits, Message, Outcome, PeerId, Quality,
@@ -46,8 +46,11 @@ pub struct Fared {
     pub accepted_ms: Vec<u64>,
     /// When the job would have been done had all worked all the time on what was needed.
     pub fluid_ms: u64,
-    /// Work done or under way beyond k times what the units are, in millionths of that.
+    /// Work done or under way beyond k times what the units are and beyond audits, in millionths of
+    /// the first.
     pub waste_ppm: u64,
+    /// Work to run again what was accepted already, in the same.
+    pub audits_ppm: u64,
     /// Units that the submitter accepted with a wrong result.
     pub wrong: u32,
     /// What was said since the job was submitted, by kind of message: how many and how many bytes.
@@ -143,6 +146,7 @@ struct Lean {
     job: Signed,
     bodies: Vec<(ResultHash, Arc<[u8]>)>,
     executed_us: u64,
+    audited_us: u64,
     actions: Actions,
     fared: Fared,
 }
@@ -203,6 +207,7 @@ impl Lean {
             job,
             bodies,
             executed_us: 0,
+            audited_us: 0,
             actions: Actions::new(),
             fared: Fared::default(),
             crowd,
@@ -250,7 +255,11 @@ impl Lean {
             .map(|index| crowd.cost_us(*index))
             .sum();
         self.fared.fluid_ms = work_us / speed.max(1);
-        let beyond = u128::from((self.executed_us + under_way).saturating_sub(work_us));
+        let beyond = (self.executed_us + under_way).saturating_sub(work_us);
+        let beyond = u128::from(beyond.saturating_sub(self.audited_us));
+        self.fared.audits_ppm =
+            u64::try_from(u128::from(self.audited_us) * 1_000_000 / u128::from(work_us.max(1)))
+                .unwrap_or(u64::MAX);
         self.fared.waste_ppm =
             u64::try_from(beyond * 1_000_000 / u128::from(work_us.max(1))).unwrap_or(u64::MAX);
         self.fared.accepted_ms.sort_unstable();
@@ -375,6 +384,11 @@ impl Lean {
                 self.happens_in(ms, Happening::Fetched { machine, need });
             }
             Action::Run { slot, job, units } => {
+                let peer = &self.machines[machine].peer;
+                let audited = units.iter().filter(|index| {
+                    matches!(peer.verdict(&job, **index), Some(Verdict::Accepted(_)))
+                });
+                self.audited_us += audited.map(|index| self.crowd.cost_us(*index)).sum::<u64>();
                 self.machines[machine].queue.push_back((job, units.into()));
                 self.go_on(machine, slot);
             }

@@ -27,9 +27,12 @@ pub(crate) fn job_with(n: u8, nonce: u64, units: u32, copies: u8) -> Signed {
     Signed::sign(&key(n), Record::Job(plain_job(nonce, units, copies)))
 }
 
-/// A job that lasts a day, of submitter `n`.
+/// A job of many workers that lasts another day, of submitter `n`. It is so old that everybody may
+/// run everything, and hardly anybody audits.
 pub(crate) fn lasting(n: u8, units: u32, copies: u8) -> Signed {
-    let job = Job { expires: NOW.plus_ms(DAY_MS), ..plain_job(u64::from(units), units, copies) };
+    let created = Time(NOW.0 - 20 * DAY_MS);
+    let bare = plain_job(u64::from(units), units, copies);
+    let job = Job { created, expires: NOW.plus_ms(DAY_MS), peers: 100_000, ..bare };
     Signed::sign(&key(n), Record::Job(job))
 }
 
