@@ -319,6 +319,7 @@ impl Peer {
         if !std::mem::take(&mut self.plan_due) {
             return;
         }
+        self.drop_idle_claims();
         for slot in 0..self.runs.slots() {
             while self.runs.has_room(slot, QUEUE_MAX, NEARLY_DONE_US)
                 && self.assign(now, slot, actions)
@@ -329,6 +330,18 @@ impl Peer {
         let starts = starts.map(|piece| piece.start_at).chain(self.audit_at());
         if let Some(at) = starts.filter(|at| *at > now).min() {
             self.timers.at_latest(Timer::Plan, at);
+        }
+    }
+
+    /// Drops what is claimed of jobs that have nothing left to run: others did it meanwhile. It would
+    /// pass for work that waits, and keep this peer from claiming any other.
+    fn drop_idle_claims(&mut self) {
+        let waits = |(_, entry): &(&JobId, &Entry)| !entry.plan.claimed.is_empty();
+        let idle = self.board.jobs().filter(waits).filter(|(_, entry)| !self.can_run(entry));
+        for id in idle.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if let Some(entry) = self.board.get_mut(&id) {
+                entry.plan.give_up();
+            }
         }
     }
 

@@ -147,7 +147,8 @@ impl Peer {
         self.config.weights.get(submitter).copied().unwrap_or(WEIGHT_USUAL)
     }
 
-    fn can_run(&self, entry: &Entry) -> bool {
+    /// Whether this peer may run units of a job now.
+    pub(crate) fn can_run(&self, entry: &Entry) -> bool {
         entry.is_ready() && !entry.closed && !entry.is_settled() && self.serves(&entry.submitter())
     }
 

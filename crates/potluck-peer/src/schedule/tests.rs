@@ -4,7 +4,7 @@ use potluck_unit::{Key, Message};
 
 use super::*;
 use crate::action::News;
-use crate::board::tests::{NOW, fetched, handle, job, worker};
+use crate::board::tests::{NOW, fetched, handle, hear, job, job_with, receipt, worker};
 use crate::event::{Event, Ran, Report};
 use crate::leases::{LEFT_LEASE_MS, SEATS_MAX};
 use crate::standing::Standing;
@@ -193,6 +193,27 @@ fn what_a_slot_was_given_and_did_not_run_is_given_again() {
     let said = |action: &Action| matches!(action, Action::Tell(News::Accepted { .. }));
     assert!(!actions.iter().any(said));
     assert!(!actions.iter().any(|action| matches!(action, Action::Keep(_))));
+}
+
+/// What others have done before this peer came to it is no work that waits.
+#[test]
+fn a_claim_on_a_job_that_others_finished_keeps_nobody_from_the_next_job() {
+    let mut peer = worker(1);
+    let (first, second) = (job_with(1, 1, 4, 1), job_with(1, 2, 4, 1));
+    let ids = [&first, &second].map(|record| record.job_id().unwrap());
+    handle(&mut peer, NOW, Event::Submitted { record: first });
+    fetched(&mut peer, NOW, ids[0]);
+    assert!(!peer.board.get(&ids[0]).unwrap().plan.claimed.is_empty());
+    for index in 0..4 {
+        hear(&mut peer, NOW, &receipt(ids[0], 7, index, 1));
+    }
+    assert!(peer.board.get(&ids[0]).unwrap().is_settled());
+    let ran = Ran { slot: 0, job: ids[0], reports: vec![], spent_us: 1, done: true };
+    handle(&mut peer, NOW, Event::Ran(ran));
+    let mut actions = handle(&mut peer, NOW, Event::Submitted { record: second });
+    actions.extend(fetched(&mut peer, NOW, ids[1]));
+    let runs = |action: &Action| matches!(action, Action::Run { job, .. } if *job == ids[1]);
+    assert!(actions.iter().any(runs));
 }
 
 #[test]
