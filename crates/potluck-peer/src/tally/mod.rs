@@ -322,13 +322,14 @@ impl Tally {
         voices
     }
 
-    /// Whether anybody ever contradicted anybody on a unit: then some are called to settle it.
+    /// Whether anybody ever contradicted anybody on a unit: then some are called to settle it. Who
+    /// contradicts itself later takes nothing back: those who were called have spoken meanwhile.
     fn is_contested(&self, chunk: &Chunk, bit: u64, index: u32) -> bool {
-        let straight =
-            |word: &&Word| word.said & bit != 0 && !self.two_tongued.contains(&word.voter);
-        let mut results = chunk.words.iter().filter(straight);
-        let first = results.next().and_then(|word| word.vote(index));
-        results.any(|word| word.vote(index).map(|vote| vote.0) != first.map(|vote| vote.0))
+        let words = || chunk.words.iter().filter(|word| word.said & bit != 0);
+        let first = words().next().and_then(|word| word.vote(index)).map(|vote| vote.0);
+        words().any(|word| {
+            self.two_tongued.contains(&word.voter) || word.vote(index).map(|vote| vote.0) != first
+        })
     }
 
     /// Whether a word's signer drew the right to audit somebody else who spoke of the unit.

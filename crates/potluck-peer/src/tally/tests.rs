@@ -278,3 +278,20 @@ fn a_seat_is_what_the_lotteries_gave_and_nothing_for_a_key_made_after_the_job() 
     assert!(level <= 8, "the best of 255 is among the first of a thousand: {level}");
     assert_eq!(level_of(n, seat, NOW.plus_ms(1), Some(draw)), NO_SEAT);
 }
+
+/// The liar speaks twice, so that nothing it said counts: its first word is contradicted all the same.
+#[test]
+fn who_settled_a_dispute_is_heard_after_the_liar_has_contradicted_itself() {
+    let (standing, id) = (Standing::default(), JobId([0; 32]));
+    let extra = |n: u8| said(id, n, 0, 1, Seat::Extra);
+    let words = [said(id, 2, 0, 2, Seat::Public), extra(3), extra(4), extra(5)];
+    let again = said(id, 2, 0, 1, Seat::Public);
+    for at in 0..=words.len() {
+        let mut words = words.to_vec();
+        words.insert(at, again.clone());
+        let mut tally = tally(&[]);
+        words.iter().for_each(|word| drop(tally.count(word, None, &standing)));
+        rejudge(&mut tally, &standing);
+        assert_eq!(tally.verdict(0), Verdict::Accepted(result(1)), "{at}");
+    }
+}
