@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use potluck_unit::{Claim, Job, JobId, Lot, PeerId, Piece, Record, Signed, Time};
+use potluck_unit::{Job, JobId, Lot, PeerId, Time};
 
 use crate::Peer;
 use crate::action::{Action, Actions};
@@ -18,7 +18,7 @@ use crate::leases::{LEASE_COUNTS_MAX_MS, LEASE_UNKNOWN_MS, Seat};
 use crate::runs::Right;
 use crate::seats::SMALL_GRID;
 use crate::standing::Standing;
-use crate::tally::{Tally, places};
+use crate::tally::places;
 use crate::timers::Timer;
 
 /// Work claimed ahead of running, per slot, beside what covers the settle time.
@@ -40,8 +40,6 @@ const NEARLY_DONE_US: u64 = 100_000;
 const QUEUE_MAX: usize = 2;
 /// A lease is three times the estimate and this.
 const LEASE_EXTRA_MS: u64 = 10_000;
-/// Leases that end sooner than this are renewed.
-const RENEW_MS: u64 = 6_000;
 /// A seat is left to a silent worker for so many times what its units would take here, and this.
 const PATIENCE_TIMES: u64 = 8;
 const PATIENCE_EXTRA_MS: u64 = 20_000;
@@ -49,18 +47,16 @@ const PATIENCE_EXTRA_MS: u64 = 20_000;
 /// take here, and this.
 const OVERDUE_TIMES: u64 = 2;
 const OVERDUE_EXTRA_MS: u64 = 3_000;
-/// Secret lots drawn in one turn: each costs as much as a few signatures.
-const DRAWS_MAX: u32 = 64;
 
 /// Units of one chunk that this peer has claimed and not handed to a slot yet.
 #[derive(Debug, Clone, Copy)]
-struct Claimed {
-    chunk: u32,
-    units: u64,
-    right: Right,
-    start_at: Time,
+pub(crate) struct Claimed {
+    pub(crate) chunk: u32,
+    pub(crate) units: u64,
+    pub(crate) right: Right,
+    pub(crate) start_at: Time,
     /// Whether somebody else is late with them.
-    backup: bool,
+    pub(crate) backup: bool,
 }
 
 /// What this peer means to do about one job.
@@ -68,25 +64,25 @@ struct Claimed {
 pub(crate) struct Plan {
     pub(crate) lot: Lot,
     /// Chunks this peer may still have something to add to, by its place in the public lottery.
-    public: BTreeSet<(u64, u32)>,
+    pub(crate) public: BTreeSet<(u64, u32)>,
     /// The same by what it drew in secret, where that matters.
-    drawn: BTreeSet<(u64, u32)>,
+    pub(crate) drawn: BTreeSet<(u64, u32)>,
     /// The first chunk not drawn for yet.
-    undrawn: u32,
+    pub(crate) undrawn: u32,
     /// In the order of claiming.
-    claimed: VecDeque<Claimed>,
+    pub(crate) claimed: VecDeque<Claimed>,
     /// Units handed to a slot and not done, by chunk.
-    running: BTreeMap<u32, u64>,
-    lease_until: Time,
+    pub(crate) running: BTreeMap<u32, u64>,
+    pub(crate) lease_until: Time,
     /// When it could first run anything of the job.
     pub(crate) ready_at: Time,
     /// Whether the last look found nothing to claim, and nothing has happened since that could
     /// have freed a seat. Looking costs a pass over all chunks that are left.
-    barren: bool,
+    pub(crate) barren: bool,
     /// How long a unit takes here, in microseconds, once one has run.
     cost_us: Option<u64>,
     chunk_units: u32,
-    chunks: u32,
+    pub(crate) chunks: u32,
     peers: u32,
     units: u32,
 }
@@ -160,7 +156,7 @@ impl Plan {
         }
     }
 
-    fn units_us(&self, units: u64) -> u64 {
+    pub(crate) fn units_us(&self, units: u64) -> u64 {
         self.cost_us.map_or(AHEAD_US, |cost| cost.saturating_mul(units))
     }
 
@@ -181,14 +177,14 @@ impl Plan {
         self.units <= self.peers
     }
 
-    fn ahead_us(&self) -> u64 {
+    pub(crate) fn ahead_us(&self) -> u64 {
         let settle_us = if self.settles() && !self.is_interactive() { SETTLE_MS * 1000 } else { 0 };
         AHEAD_US + settle_us
     }
 
     /// How many units to claim at once: enough for a while, never more than this peer's share of
     /// half of what is left, so that the end comes to all at the same time.
-    fn batch(&self, slots: u64, workers: u64, left: u32) -> u32 {
+    pub(crate) fn batch(&self, slots: u64, workers: u64, left: u32) -> u32 {
         let Some(cost) = self.cost_us else {
             let unknown = CLAIM_UNKNOWN.min(self.chunk_units);
             return u32::try_from(slots).unwrap_or(u32::MAX).max(unknown);
@@ -199,7 +195,7 @@ impl Plan {
         u32::try_from(by_time.min(by_share)).unwrap_or(u32::MAX).max(1)
     }
 
-    fn lease_ms(&self, slots: u64) -> u32 {
+    pub(crate) fn lease_ms(&self, slots: u64) -> u32 {
         let estimate = match self.cost_us {
             None => LEASE_UNKNOWN_MS.into(),
             Some(_) => 3 * self.backlog_us() / slots.max(1) / 1000 + LEASE_EXTRA_MS,
@@ -207,7 +203,7 @@ impl Plan {
         u32::try_from(estimate).unwrap_or(u32::MAX).min(LEASE_COUNTS_MAX_MS)
     }
 
-    fn in_hand(&self, chunk: u32) -> u64 {
+    pub(crate) fn in_hand(&self, chunk: u32) -> u64 {
         let claimed = self.claimed.iter().filter(|piece| piece.chunk == chunk);
         let running = self.running.get(&chunk).copied().unwrap_or(0);
         claimed.fold(running, |units, piece| units | piece.units)
@@ -241,7 +237,7 @@ impl Entry {
     /// announced to run them. A staller may renew for ever, and holds a seat no longer than the
     /// patience. `rivals` says whose claims come first; with `spare`, one more may come for what is
     /// overdue.
-    fn free(
+    pub(crate) fn free(
         &self,
         now: Time,
         (chunk, right): (u32, Right),
@@ -283,7 +279,7 @@ impl Entry {
     }
 
     /// By which right this peer may run units of a chunk now.
-    fn right(&self, now: Time, chunk: u32, secret: Option<u64>) -> Option<Right> {
+    pub(crate) fn right(&self, now: Time, chunk: u32, secret: Option<u64>) -> Option<Right> {
         let (windows, levels) = (self.tally.windows(), self.tally.levels());
         match secret {
             None => (windows.public_level(self.plan.lot.rank(chunk), now) <= levels.0)
@@ -296,14 +292,14 @@ impl Entry {
 
     /// When work on a claim may start: when everybody must have heard of it, unless all are
     /// neighbours or an answer is wanted soon.
-    fn start_at(&self, now: Time) -> Time {
+    pub(crate) fn start_at(&self, now: Time) -> Time {
         let at_once = !self.plan.settles() || self.plan.is_interactive();
         if at_once { now } else { now.plus_ms(SETTLE_MS) }
     }
 
     /// When it is this peer's turn to claim: later for a worse place where an answer is wanted soon,
     /// so that not all who may start do.
-    fn turn_at(&self, ticket: u64, secret: bool) -> Time {
+    pub(crate) fn turn_at(&self, ticket: u64, secret: bool) -> Time {
         if self.plan.settles() && self.plan.is_interactive() {
             self.plan.ready_at.plus_ms(self.tally.windows().stagger_ms(ticket, secret))
         } else {
@@ -441,199 +437,6 @@ impl Peer {
             }
         }
         None
-    }
-
-    fn claim_ahead(&mut self, now: Time, actions: &mut Actions) {
-        let slots = u64::from(self.config.slots);
-        let backlog = |peer: &Peer| -> u64 {
-            peer.board.jobs().map(|(_, entry)| entry.plan.backlog_us()).sum()
-        };
-        let ready = |(_, entry): &(&JobId, &Entry)| entry.is_ready() && !entry.is_settled();
-        let ahead_us =
-            self.board.jobs().filter(ready).map(|(_, entry)| entry.plan.ahead_us()).max();
-        let ahead_us = ahead_us.unwrap_or(0) * slots;
-        // Each turn claims at least one unit, and a unit is never free of cost.
-        while slots > 0 && backlog(self) < ahead_us && self.runs.is_busy() {
-            let before = backlog(self);
-            let long = |(_, entry): (&JobId, &Entry)| {
-                entry.is_ready() && entry.plan.units_us(1) > ahead_us && before > 0
-            };
-            if self.board.jobs().any(long)
-                || !self.claim(now, false, actions)
-                || backlog(self) <= before
-            {
-                break;
-            }
-        }
-    }
-
-    /// Claims units of one job; with `backup`, such as somebody else is late with. False if there is
-    /// nothing to claim anywhere.
-    fn claim(&mut self, now: Time, backup: bool, actions: &mut Actions) -> bool {
-        let (workers, slots) = (self.workers as u64, u64::from(self.config.slots));
-        for id in self.jobs_by_turn() {
-            self.draw_some(now, &id);
-            let Some(entry) = self.board.get_mut(&id) else { continue };
-            if entry.plan.barren && !backup {
-                continue;
-            }
-            let counts = entry.tally.counts();
-            let most = entry.plan.batch(slots, workers, counts.open + counts.partial);
-            let most = if backup { 1 } else { most };
-            let (picked, turn_at) = pick(entry, now, &self.me, &self.standing, most, backup);
-            if let Some(at) = turn_at {
-                self.timers.at_latest(Timer::Plan, at);
-            }
-            if picked.is_empty() {
-                entry.plan.barren |= !backup && turn_at.is_none();
-                continue;
-            }
-            let pieces = pieces(&picked);
-            let held = !entry.plan.running.is_empty() || !entry.plan.claimed.is_empty();
-            entry.plan.claimed.extend(picked);
-            let lease_ms = entry.plan.lease_ms(slots);
-            // What is held already ends when it did.
-            let until = now.plus_ms(u64::from(lease_ms));
-            entry.plan.lease_until = if held { until.min(entry.plan.lease_until) } else { until };
-            self.say_claim(now, id, lease_ms, pieces, actions);
-            return true;
-        }
-        false
-    }
-
-    /// Draws for some more chunks of a job, if what is drawn matters there.
-    fn draw_some(&mut self, now: Time, id: &JobId) {
-        let Some(entry) = self.board.get_mut(id) else { return };
-        let matters = entry.job().copies > 1
-            && entry.tally.windows().undrawn_level(now) > entry.tally.levels().1;
-        let mut more = DRAWS_MAX;
-        while matters && more > 0 && entry.plan.undrawn < entry.plan.chunks {
-            let chunk = entry.plan.undrawn;
-            entry.plan.undrawn += 1;
-            if entry.tally.useful(chunk) == 0 {
-                continue;
-            }
-            more -= 1;
-            let draw = match entry.draws.get(&chunk) {
-                Some(draw) => *draw,
-                None => self.config.draw(&self.key, &id.draw_input(chunk)).1,
-            };
-            entry.draws.insert(chunk, draw);
-            entry.plan.drawn.insert((draw.ticket(), chunk));
-            entry.plan.barren = false;
-        }
-    }
-
-    fn say_claim(
-        &mut self,
-        now: Time,
-        job: JobId,
-        lease_ms: u32,
-        pieces: Vec<Piece>,
-        actions: &mut Actions,
-    ) {
-        let claim = Claim { job, made: now, lease_ms, pieces };
-        let record = Signed::sign(&self.key, Record::Claim(claim));
-        self.gossip.pass(&record);
-        self.spread(now, &record, None, actions);
-    }
-
-    /// Renews leases that would end while their units still wait or run.
-    pub(crate) fn renew_claims(&mut self, now: Time, actions: &mut Actions) {
-        for id in self.board.job_ids() {
-            let slots = u64::from(self.config.slots);
-            let Some(entry) = self.board.get_mut(&id) else { continue };
-            let plan = &mut entry.plan;
-            let idle = plan.running.is_empty() && plan.claimed.is_empty();
-            if idle || plan.lease_until.ms_since(now) > RENEW_MS {
-                continue;
-            }
-            let mut held: BTreeMap<u32, (u64, bool)> =
-                plan.running.iter().map(|(chunk, units)| (*chunk, (*units, false))).collect();
-            for piece in &plan.claimed {
-                let (units, secret) = held.entry(piece.chunk).or_default();
-                *units |= piece.units;
-                *secret |= piece.right != Right::Public;
-            }
-            let held = held.into_iter().take(Claim::PIECES_MAX);
-            let pieces = held.map(|(chunk, (units, secret))| Piece { chunk, units, secret });
-            let pieces = pieces.collect();
-            let lease_ms = plan.lease_ms(slots).max(LEASE_UNKNOWN_MS);
-            plan.lease_until = now.plus_ms(u64::from(lease_ms));
-            self.say_claim(now, id, lease_ms, pieces, actions);
-        }
-    }
-}
-
-fn pieces(picked: &[Claimed]) -> Vec<Piece> {
-    let mut held: BTreeMap<u32, (u64, bool)> = BTreeMap::new();
-    for piece in picked {
-        let (units, secret) = held.entry(piece.chunk).or_default();
-        *units |= piece.units;
-        *secret |= piece.right != Right::Public;
-    }
-    held.into_iter().map(|(chunk, (units, secret))| Piece { chunk, units, secret }).collect()
-}
-
-/// Picks up to `most` units with a seat for this peer, in its own order, and drops from its lists the
-/// chunks that it can add nothing to. Says when its turn comes where that is still to come.
-fn pick(
-    entry: &mut Entry,
-    now: Time,
-    me: &PeerId,
-    standing: &Standing,
-    most: u32,
-    backup: bool,
-) -> (Vec<Claimed>, Option<Time>) {
-    let (mut picked, mut left, mut turn_at) = (Vec::new(), most, None);
-    for secret in [false, true] {
-        let mut useless = Vec::new();
-        let list = if secret { &entry.plan.drawn } else { &entry.plan.public };
-        for (ticket, chunk) in list {
-            if left == 0 || picked.len() == Claim::PIECES_MAX {
-                break;
-            }
-            // Places rise: who has none here has none further on.
-            let Some(right) = entry.right(now, *chunk, secret.then_some(*ticket)) else { break };
-            if entry.tally.useful(*chunk) == 0 {
-                useless.push((*ticket, *chunk));
-                continue;
-            }
-            let at = entry.turn_at(*ticket, secret);
-            if at > now {
-                turn_at = turn_at.into_iter().chain([at]).min();
-                break;
-            }
-            let taken = picked.iter().filter(|piece: &&Claimed| piece.chunk == *chunk);
-            let taken = taken.fold(entry.plan.in_hand(*chunk), |units, piece| units | piece.units);
-            let free = entry.free(now, (*chunk, right), me, standing, |_| true, backup) & !taken;
-            let units = some_of(free, left, *ticket);
-            if units != 0 {
-                left -= units.count_ones();
-                let start_at = entry.start_at(now);
-                picked.push(Claimed { chunk: *chunk, units, right, start_at, backup });
-            }
-        }
-        let list = if secret { &mut entry.plan.drawn } else { &mut entry.plan.public };
-        list.retain(|key| !useless.contains(key));
-    }
-    (picked, turn_at)
-}
-
-/// Some of the units in a mask, beginning at a place of one's own.
-fn some_of(units: u64, most: u32, ticket: u64) -> u64 {
-    let turn = u32::try_from(ticket & 63).unwrap_or(0);
-    let mut turned = units.rotate_right(turn);
-    while turned.count_ones() > most {
-        turned &= !(1 << (63 - turned.leading_zeros()));
-    }
-    turned.rotate_left(turn)
-}
-
-impl Tally {
-    /// Whether anybody has said anything of a chunk.
-    fn is_begun(&self, chunk: u32) -> bool {
-        self.workers_of(chunk).next().is_some()
     }
 }
 

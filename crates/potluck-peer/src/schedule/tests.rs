@@ -1,10 +1,11 @@
 //! Seats, leases, guided claims and what is given again.
 
-use potluck_unit::{Key, Message};
+use potluck_unit::{Claim, Key, Message, Piece, Record, Signed};
 
 use super::*;
 use crate::action::News;
 use crate::board::tests::{NOW, fetched, handle, hear, job, job_with, receipt, worker};
+use crate::claims::some_of;
 use crate::event::{Event, Ran, Report};
 use crate::leases::{LEFT_LEASE_MS, SEATS_MAX};
 use crate::standing::Standing;

@@ -1,0 +1,215 @@
+//! Claiming: which units this peer announces that it will run.
+
+use std::collections::BTreeMap;
+
+use potluck_unit::{Claim, JobId, PeerId, Piece, Record, Signed, Time};
+
+use crate::Peer;
+use crate::action::Actions;
+use crate::board::Entry;
+use crate::leases::LEASE_UNKNOWN_MS;
+use crate::runs::Right;
+use crate::schedule::Claimed;
+use crate::standing::Standing;
+use crate::tally::Tally;
+use crate::timers::Timer;
+
+impl Peer {
+    pub(crate) fn claim_ahead(&mut self, now: Time, actions: &mut Actions) {
+        let slots = u64::from(self.config.slots);
+        let backlog = |peer: &Peer| -> u64 {
+            peer.board.jobs().map(|(_, entry)| entry.plan.backlog_us()).sum()
+        };
+        let ready = |(_, entry): &(&JobId, &Entry)| entry.is_ready() && !entry.is_settled();
+        let ahead_us =
+            self.board.jobs().filter(ready).map(|(_, entry)| entry.plan.ahead_us()).max();
+        let ahead_us = ahead_us.unwrap_or(0) * slots;
+        // Each turn claims at least one unit, and a unit is never free of cost.
+        while slots > 0 && backlog(self) < ahead_us && self.runs.is_busy() {
+            let before = backlog(self);
+            let long = |(_, entry): (&JobId, &Entry)| {
+                entry.is_ready() && entry.plan.units_us(1) > ahead_us && before > 0
+            };
+            if self.board.jobs().any(long)
+                || !self.claim(now, false, actions)
+                || backlog(self) <= before
+            {
+                break;
+            }
+        }
+    }
+
+    /// Claims units of one job; with `backup`, such as somebody else is late with. False if there is
+    /// nothing to claim anywhere.
+    pub(crate) fn claim(&mut self, now: Time, backup: bool, actions: &mut Actions) -> bool {
+        let (workers, slots) = (self.workers as u64, u64::from(self.config.slots));
+        for id in self.jobs_by_turn() {
+            self.draw_some(now, &id);
+            let Some(entry) = self.board.get_mut(&id) else { continue };
+            if entry.plan.barren && !backup {
+                continue;
+            }
+            let counts = entry.tally.counts();
+            let most = entry.plan.batch(slots, workers, counts.open + counts.partial);
+            let most = if backup { 1 } else { most };
+            let (picked, turn_at) = pick(entry, now, &self.me, &self.standing, most, backup);
+            if let Some(at) = turn_at {
+                self.timers.at_latest(Timer::Plan, at);
+            }
+            if picked.is_empty() {
+                entry.plan.barren |= !backup && turn_at.is_none();
+                continue;
+            }
+            let pieces = pieces(&picked);
+            let held = !entry.plan.running.is_empty() || !entry.plan.claimed.is_empty();
+            entry.plan.claimed.extend(picked);
+            let lease_ms = entry.plan.lease_ms(slots);
+            // What is held already ends when it did.
+            let until = now.plus_ms(u64::from(lease_ms));
+            entry.plan.lease_until = if held { until.min(entry.plan.lease_until) } else { until };
+            self.say_claim(now, id, lease_ms, pieces, actions);
+            return true;
+        }
+        false
+    }
+
+    /// Draws for some more chunks of a job, if what is drawn matters there.
+    fn draw_some(&mut self, now: Time, id: &JobId) {
+        let Some(entry) = self.board.get_mut(id) else { return };
+        let matters = entry.job().copies > 1
+            && entry.tally.windows().undrawn_level(now) > entry.tally.levels().1;
+        let mut more = DRAWS_MAX;
+        while matters && more > 0 && entry.plan.undrawn < entry.plan.chunks {
+            let chunk = entry.plan.undrawn;
+            entry.plan.undrawn += 1;
+            if entry.tally.useful(chunk) == 0 {
+                continue;
+            }
+            more -= 1;
+            let draw = match entry.draws.get(&chunk) {
+                Some(draw) => *draw,
+                None => self.config.draw(&self.key, &id.draw_input(chunk)).1,
+            };
+            entry.draws.insert(chunk, draw);
+            entry.plan.drawn.insert((draw.ticket(), chunk));
+            entry.plan.barren = false;
+        }
+    }
+
+    fn say_claim(
+        &mut self,
+        now: Time,
+        job: JobId,
+        lease_ms: u32,
+        pieces: Vec<Piece>,
+        actions: &mut Actions,
+    ) {
+        let claim = Claim { job, made: now, lease_ms, pieces };
+        let record = Signed::sign(&self.key, Record::Claim(claim));
+        self.gossip.pass(&record);
+        self.spread(now, &record, None, actions);
+    }
+
+    /// Renews leases that would end while their units still wait or run.
+    pub(crate) fn renew_claims(&mut self, now: Time, actions: &mut Actions) {
+        for id in self.board.job_ids() {
+            let slots = u64::from(self.config.slots);
+            let Some(entry) = self.board.get_mut(&id) else { continue };
+            let plan = &mut entry.plan;
+            let idle = plan.running.is_empty() && plan.claimed.is_empty();
+            if idle || plan.lease_until.ms_since(now) > RENEW_MS {
+                continue;
+            }
+            let mut held: BTreeMap<u32, (u64, bool)> =
+                plan.running.iter().map(|(chunk, units)| (*chunk, (*units, false))).collect();
+            for piece in &plan.claimed {
+                let (units, secret) = held.entry(piece.chunk).or_default();
+                *units |= piece.units;
+                *secret |= piece.right != Right::Public;
+            }
+            let held = held.into_iter().take(Claim::PIECES_MAX);
+            let pieces = held.map(|(chunk, (units, secret))| Piece { chunk, units, secret });
+            let pieces = pieces.collect();
+            let lease_ms = plan.lease_ms(slots).max(LEASE_UNKNOWN_MS);
+            plan.lease_until = now.plus_ms(u64::from(lease_ms));
+            self.say_claim(now, id, lease_ms, pieces, actions);
+        }
+    }
+}
+
+fn pieces(picked: &[Claimed]) -> Vec<Piece> {
+    let mut held: BTreeMap<u32, (u64, bool)> = BTreeMap::new();
+    for piece in picked {
+        let (units, secret) = held.entry(piece.chunk).or_default();
+        *units |= piece.units;
+        *secret |= piece.right != Right::Public;
+    }
+    held.into_iter().map(|(chunk, (units, secret))| Piece { chunk, units, secret }).collect()
+}
+
+/// Picks up to `most` units with a seat for this peer, in its own order, and drops from its lists the
+/// chunks that it can add nothing to. Says when its turn comes where that is still to come.
+fn pick(
+    entry: &mut Entry,
+    now: Time,
+    me: &PeerId,
+    standing: &Standing,
+    most: u32,
+    backup: bool,
+) -> (Vec<Claimed>, Option<Time>) {
+    let (mut picked, mut left, mut turn_at) = (Vec::new(), most, None);
+    for secret in [false, true] {
+        let mut useless = Vec::new();
+        let list = if secret { &entry.plan.drawn } else { &entry.plan.public };
+        for (ticket, chunk) in list {
+            if left == 0 || picked.len() == Claim::PIECES_MAX {
+                break;
+            }
+            // Places rise: who has none here has none further on.
+            let Some(right) = entry.right(now, *chunk, secret.then_some(*ticket)) else { break };
+            if entry.tally.useful(*chunk) == 0 {
+                useless.push((*ticket, *chunk));
+                continue;
+            }
+            let at = entry.turn_at(*ticket, secret);
+            if at > now {
+                turn_at = turn_at.into_iter().chain([at]).min();
+                break;
+            }
+            let taken = picked.iter().filter(|piece: &&Claimed| piece.chunk == *chunk);
+            let taken = taken.fold(entry.plan.in_hand(*chunk), |units, piece| units | piece.units);
+            let free = entry.free(now, (*chunk, right), me, standing, |_| true, backup) & !taken;
+            let units = some_of(free, left, *ticket);
+            if units != 0 {
+                left -= units.count_ones();
+                let start_at = entry.start_at(now);
+                picked.push(Claimed { chunk: *chunk, units, right, start_at, backup });
+            }
+        }
+        let list = if secret { &mut entry.plan.drawn } else { &mut entry.plan.public };
+        list.retain(|key| !useless.contains(key));
+    }
+    (picked, turn_at)
+}
+
+/// Some of the units in a mask, beginning at a place of one's own.
+pub(crate) fn some_of(units: u64, most: u32, ticket: u64) -> u64 {
+    let turn = u32::try_from(ticket & 63).unwrap_or(0);
+    let mut turned = units.rotate_right(turn);
+    while turned.count_ones() > most {
+        turned &= !(1 << (63 - turned.leading_zeros()));
+    }
+    turned.rotate_left(turn)
+}
+
+impl Tally {
+    /// Whether anybody has said anything of a chunk.
+    pub(crate) fn is_begun(&self, chunk: u32) -> bool {
+        self.workers_of(chunk).next().is_some()
+    }
+}
+
+/// Secret lots drawn in one turn: each costs as much as a few signatures.
+const DRAWS_MAX: u32 = 64;
+/// Leases that end sooner than this are renewed.
+const RENEW_MS: u64 = 6_000;
