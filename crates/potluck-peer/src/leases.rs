@@ -31,7 +31,9 @@ impl Seats {
             let seats = self.0.entry(*chunk).or_default();
             seats.retain(|seat| seat.until > now || seat.peer == peer);
             if let Some(seat) = seats.iter_mut().find(|seat| seat.peer == peer) {
-                if claim.made > seat.made {
+                // Two claims of one turn have the same date, and both count.
+                let more = claim.made == seat.made && units & !seat.units != 0;
+                if claim.made > seat.made || more {
                     if seat.until <= now || claim.lease_ms == 0 {
                         seat.units = 0;
                     }

@@ -94,6 +94,20 @@ fn an_older_claim_or_a_chunk_past_the_last_changes_nothing() {
 }
 
 #[test]
+fn two_claims_of_one_moment_both_count() {
+    entry(1, |entry, id, _| {
+        let piece = |units| Claim {
+            pieces: vec![Piece { chunk: 7, units, secret: false }],
+            ..claim(id, NOW, 10_000, &[7])
+        };
+        assert!(entry.seats.on_claim(NOW, other(1), &piece(1), 100));
+        assert!(entry.seats.on_claim(NOW, other(1), &piece(2), 100));
+        assert!(!entry.seats.on_claim(NOW, other(1), &piece(2), 100));
+        assert_eq!(entry.seats.0[&7][0].units, 3);
+    });
+}
+
+#[test]
 fn one_seat_too_many_on_a_chunk_is_not_remembered() {
     entry(1, |entry, id, _| {
         for n in 0..=SEATS_MAX {
