@@ -1,5 +1,7 @@
 //! Fate: crashes, partitions and who leaves when.
 
+use potluck_unit::JobId;
+
 use crate::scenario::Blow;
 use crate::world::{Happening, World};
 
@@ -25,14 +27,27 @@ impl World {
                     }
                 }
             }
-            Blow::Dies { machine } => {
-                self.machines[machine].dead = true;
-                self.crash(machine, 0);
+            Blow::SubmitterLeaves { job, for_ms } => {
+                self.leaves.insert(job, for_ms);
             }
-            Blow::LosesBodies { machine } => self.machines[machine].disk.bodies.clear(),
-            Blow::SubmitterLeaves { for_ms } => self.leaves = Some(for_ms),
+            Blow::Die { machine } => {
+                self.crash(machine, 0);
+                self.machines[machine].dead = true;
+            }
+            Blow::LoseOutputs { machine } => self.machines[machine].disk.lose_outputs(),
         }
         Ok(())
+    }
+
+    /// Somebody else holds a job: its submitter may leave.
+    pub(crate) fn kept_elsewhere(&mut self, machine: usize, job: &JobId) {
+        let Some(number) = self.work.number(job) else { return };
+        if self.work.jobs[number].spec.submitter == machine
+            && let Some(down_ms) = self.leaves.remove(&number)
+        {
+            let blow = Blow::Crash { machine, torn: false, down_ms };
+            self.happens_in(1, Happening::Fate(blow));
+        }
     }
 
     /// A machine crashes and is started again after a while.

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use potluck_peer::{Chance, Report};
 use potluck_unit::{BlobId, Fault, NoResult, Outcome, ReceiptBatch, ResultHash, UnitId, Witness};
 
+/// Bytes of the outcomes that are too long to travel inside a receipt.
+pub(crate) const BODY_BYTES: usize = 1500;
+
 /// One unit's run.
 #[derive(Debug, Clone)]
 pub(crate) struct Guest {
@@ -18,11 +21,15 @@ impl Guest {
     /// receipt, some are faults.
     pub(crate) fn of(unit: &UnitId, index: u32) -> Guest {
         let outcome = match index % 11 {
-            3 => Outcome::Result { exit_code: 1, stdout: vec![unit.0[0]; 1500], files: vec![] },
+            3 => Outcome::Result {
+                exit_code: 1,
+                stdout: unit.0.repeat(BODY_BYTES / 32 + 1)[..BODY_BYTES].to_vec(),
+                files: vec![],
+            },
             7 => Outcome::Fault(Fault::IntegerDivisionByZero),
             _ => Outcome::Result {
                 exit_code: 0,
-                stdout: format!("{index}\n").into_bytes(),
+                stdout: format!("{index} of {:?}\n", &unit.0[..8]).into_bytes(),
                 files: vec![],
             },
         };
@@ -30,8 +37,8 @@ impl Guest {
     }
 
     /// What a liar of this pact, or a lone one with a number of its own, makes up.
-    pub(crate) fn lie(index: u32, liar: u64) -> Guest {
-        let stdout = format!("{index} or so, says {liar}\n").into_bytes();
+    pub(crate) fn lie(unit: &UnitId, index: u32, liar: u64) -> Guest {
+        let stdout = format!("{index} of {:?} or so, says {liar}\n", &unit.0[..8]).into_bytes();
         let outcome = Outcome::Result { exit_code: 0, stdout, files: vec![] };
         Guest::with(&outcome, *blake3::hash(&liar.to_le_bytes()).as_bytes())
     }

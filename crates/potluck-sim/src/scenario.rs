@@ -1,6 +1,10 @@
 //! Scenarios: everything that decides how a world goes.
 
-use potluck_peer::Chance;
+use std::collections::BTreeSet;
+
+use potluck_unit::{Job, Quality};
+
+use crate::shrink::Part;
 
 /// Everything that decides how a world goes.
 #[derive(Debug, Clone)]
@@ -9,20 +13,12 @@ pub struct Scenario {
     pub test: &'static str,
     /// Seeds every choice by chance, the peers' own included.
     pub seed: u64,
-    /// The machines. The first one submits the job.
+    /// The machines. Those of the first few numbers are whom everybody is told to join.
     pub machines: Vec<MachineSpec>,
-    /// Units of the job.
-    pub units: u32,
-    /// k.
-    pub copies: u8,
-    /// How long a unit takes on a machine of speed 1000, in microseconds, from and to.
-    pub unit_us: (u64, u64),
-    /// What a unit may take, in milliseconds: the job's own limit.
-    pub deadline_ms: u64,
+    /// The jobs, each submitted by some machine.
+    pub jobs: Vec<JobSpec>,
     /// How many units in a thousand fail on a particular machine, and only there.
     pub no_result_per_mille: u64,
-    /// When the job is submitted, in milliseconds.
-    pub submit_at_ms: u64,
     /// What the network does.
     pub faults: Faults,
     /// Machines that crash and come back by chance.
@@ -33,9 +29,77 @@ pub struct Scenario {
     pub calm_at_ms: u64,
     /// By when all must be well, in milliseconds.
     pub end_ms: u64,
-    /// Whether k cheats that agree may get a lie accepted. A world in which they do and may not is
-    /// there to show that the oracle sees it.
-    pub pacts_may_win: bool,
+    /// What must hold.
+    pub promises: Promises,
+    /// What was left out of it, to find the least that fails.
+    pub without: BTreeSet<Part>,
+}
+
+/// What a world promises beyond what holds in every world. The oracle holds it to that.
+#[derive(Debug, Clone, Copy)]
+pub struct Promises {
+    /// Whether cheats that agree may get a lie accepted where no honest peer has spoken. A world in
+    /// which they do and may not is there to show that the oracle sees it.
+    pub lies_may_win: bool,
+    /// Units of one job that may end with a lie at its submitter, if any may.
+    pub lies_final_max: u32,
+    /// Units run by anybody until the end, if that is promised.
+    pub executions_max: Option<u64>,
+    /// Records on the disk of one honest machine.
+    pub records_max: usize,
+    /// What of the open jobs must be done by all in the end.
+    pub done: Done,
+}
+
+/// What of the open jobs must be done by all in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// Every unit.
+    All,
+    /// Every unit that enough honest machines can run, and not so many can't that it may be given up.
+    Able,
+    /// Nothing.
+    Nothing,
+}
+
+/// One job.
+#[derive(Debug, Clone, Copy)]
+pub struct JobSpec {
+    /// The machine that submits it.
+    pub submitter: usize,
+    /// Its units.
+    pub units: u32,
+    /// k.
+    pub copies: u8,
+    /// How sure the submitter wants to be.
+    pub quality: Quality,
+    /// Which of the submitter's jobs goes first.
+    pub priority: u8,
+    /// How long a unit takes on a machine of speed 1000, in microseconds, from and to.
+    pub unit_us: (u64, u64),
+    /// What a unit may take, in milliseconds: the job's own limit.
+    pub deadline_ms: u64,
+    /// When it is submitted, in milliseconds.
+    pub submit_at_ms: u64,
+    /// When its submitter closes it, in milliseconds.
+    pub close_at_ms: Option<u64>,
+    /// How long after its submission it expires, in milliseconds.
+    pub life_ms: u64,
+    /// Whether its module finds the same everywhere, as it must.
+    pub varies: Varies,
+    /// Whether it is never submitted after all.
+    pub absent: bool,
+}
+
+/// Where a module finds something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Varies {
+    /// Nowhere: it is deterministic.
+    Never,
+    /// In each run.
+    ByRun,
+    /// On each machine, and there always the same.
+    ByMachine,
 }
 
 /// One machine.
@@ -47,17 +111,34 @@ pub struct MachineSpec {
     pub speed_per_mille: u64,
     /// When it is first started, in milliseconds.
     pub start_ms: u64,
-    /// What it does with the units it was given.
+    /// What it does with the units it was given, and what else it is up to.
     pub conduct: Conduct,
+    /// How far its clock is ahead of the world's, or behind, in milliseconds.
+    pub skew_ms: i64,
+    /// How much its clock gains, or loses, in millionths.
+    pub drift_ppm: i64,
+    /// Whether it can't be dialled, like a machine behind a router.
+    pub hidden: bool,
+    /// Bytes a second that it can send; 0 for no limit.
+    pub up_per_s: u64,
+    /// Bytes a second that it can receive; 0 for no limit.
+    pub down_per_s: u64,
 }
 
-/// What a machine does with the units it was given.
+/// What a machine does with the units it was given, and what else it is up to. The module on cheats
+/// says of each what it tries and what must come of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conduct {
     /// Runs them and says what came out.
     Honest,
     /// Honest too, but none of its runs comes to a result.
     Fails,
+    /// Honest too, but so many times in a thousand a bad memory cell makes its result wrong, and it
+    /// does not know.
+    BadCell {
+        /// How often.
+        per_mille: u64,
+    },
     /// Says something else, so many times in a thousand, after having been honest a number of times.
     /// All machines of one pact tell the same lie.
     Lies {
@@ -65,15 +146,49 @@ pub enum Conduct {
         per_mille: u64,
         /// Who lies alike. None lies like nobody else.
         pact: Option<u8>,
-        /// Units run honestly first.
+        /// Units run honestly first: a sleeper.
         after: u32,
+        /// The one job it lies about, if it is after one: a heist.
+        job: Option<usize>,
+    },
+    /// Lies like its pact, and only where it believes that the pact has a quorum to itself.
+    Colludes {
+        /// Whose keys are known to be the same owner's.
+        pact: u8,
     },
     /// Says what another said, without having run anything, if another has said something.
     Copies,
     /// Claims, and never delivers.
     Stalls,
-    /// Runs them and says what came out, and gives no body to anybody.
+    /// Signs right results and gives nobody their bodies, nor anything else.
     Withholds,
+    /// Forges lies about every unit at once, without a seat or a claim.
+    Races {
+        /// Who lies alike. None lies like nobody else.
+        pact: Option<u8>,
+    },
+    /// Forges dissent about what others did right: about one machine's work, or anybody's.
+    Accuses {
+        /// Whose work.
+        victim: Option<usize>,
+        /// Who says the same. None says what nobody else does.
+        pact: Option<u8>,
+    },
+    /// One machine that comes with many keys at once and lies with all of them.
+    Swarms {
+        /// How many.
+        keys: u16,
+    },
+    /// Fills the victim's contacts with keys of its own, sits in its places for neighbours, and says
+    /// nothing that matters to it.
+    Eclipses {
+        /// Whom.
+        victim: usize,
+        /// How many keys.
+        keys: u16,
+    },
+    /// Floods everybody with claims, contacts, receipts, jobs and rubbish.
+    Spams,
 }
 
 /// What the network does.
@@ -117,20 +232,22 @@ pub enum Blow {
         /// For how long, in milliseconds.
         for_ms: u64,
     },
-    /// A machine is gone for good.
-    Dies {
-        /// Which.
-        machine: usize,
-    },
-    /// A machine's disk loses all bodies of outcomes.
-    LosesBodies {
-        /// Which.
-        machine: usize,
-    },
-    /// The submitter crashes as soon as another holds its job, and comes back.
+    /// The submitter of a job crashes as soon as another holds the job, and comes back.
     SubmitterLeaves {
+        /// The job.
+        job: usize,
         /// How long it stays away, in milliseconds.
         for_ms: u64,
+    },
+    /// A machine crashes and never comes back.
+    Die {
+        /// Which.
+        machine: usize,
+    },
+    /// A machine loses the outcomes it kept as blobs, and does not know.
+    LoseOutputs {
+        /// Which.
+        machine: usize,
     },
 }
 
@@ -142,8 +259,17 @@ impl Faults {
 
 impl MachineSpec {
     /// An honest machine with one slot.
-    pub const WORKER: MachineSpec =
-        MachineSpec { slots: 1, speed_per_mille: 1000, start_ms: 0, conduct: Conduct::Honest };
+    pub const WORKER: MachineSpec = MachineSpec {
+        slots: 1,
+        speed_per_mille: 1000,
+        start_ms: 0,
+        conduct: Conduct::Honest,
+        skew_ms: 0,
+        drift_ppm: 0,
+        hidden: false,
+        up_per_s: 0,
+        down_per_s: 0,
+    };
     /// A machine that only submits.
     pub const SUBMITTER: MachineSpec = MachineSpec { slots: 0, ..MachineSpec::WORKER };
 
@@ -153,90 +279,105 @@ impl MachineSpec {
     }
 }
 
+impl Conduct {
+    /// Always lies, like nobody else.
+    pub const LIAR: Conduct = Conduct::Lies { per_mille: 1000, pact: None, after: 0, job: None };
+
+    /// Whether whoever does this means well, and nothing is wrong with the machine: nobody honest may
+    /// ever convict it.
+    pub fn is_blameless(self) -> bool {
+        match self {
+            Conduct::Honest | Conduct::Fails => true,
+            Conduct::BadCell { .. }
+            | Conduct::Lies { .. }
+            | Conduct::Colludes { .. }
+            | Conduct::Copies
+            | Conduct::Stalls
+            | Conduct::Withholds
+            | Conduct::Races { .. }
+            | Conduct::Accuses { .. }
+            | Conduct::Swarms { .. }
+            | Conduct::Eclipses { .. }
+            | Conduct::Spams => false,
+        }
+    }
+}
+
+impl JobSpec {
+    /// A small job of the first machine.
+    pub const SMALL: JobSpec = JobSpec {
+        submitter: 0,
+        units: 30,
+        copies: 2,
+        quality: Quality::Standard,
+        priority: Job::PRIORITY_USUAL,
+        unit_us: (200_000, 2_000_000),
+        deadline_ms: 10_000,
+        submit_at_ms: 3000,
+        close_at_ms: None,
+        life_ms: Job::LIFE_MAX_MS,
+        varies: Varies::Never,
+        absent: false,
+    };
+}
+
+impl Promises {
+    /// No lie ever, everything done, and no more on disk than small worlds need.
+    pub const ALL: Promises = Promises {
+        lies_may_win: false,
+        lies_final_max: 0,
+        executions_max: None,
+        // Four times what the worst of 1,000 mixed worlds needs.
+        records_max: 10_000,
+        done: Done::All,
+    };
+    /// What lies of cheats that agree may come to.
+    pub const BUT_LIES: Promises =
+        Promises { lies_may_win: true, lies_final_max: u32::MAX, ..Promises::ALL };
+}
+
 impl Scenario {
-    /// A submitter and honest workers with a slot each, in a calm network.
+    /// A submitter with one job and honest workers with a slot each, in a calm network.
     pub fn calm(test: &'static str, workers: usize, units: u32, copies: u8) -> Scenario {
         let mut machines = vec![MachineSpec::SUBMITTER];
         machines.extend(std::iter::repeat_n(MachineSpec::WORKER, workers));
+        let quality = if copies == 1 { Quality::Bulk } else { Quality::Standard };
         Scenario {
             test,
             seed: 1,
             machines,
-            units,
-            copies,
-            unit_us: (200_000, 2_000_000),
-            deadline_ms: 10_000,
+            jobs: vec![JobSpec { units, copies, quality, ..JobSpec::SMALL }],
             no_result_per_mille: 0,
-            submit_at_ms: 3000,
             faults: Faults::NONE,
             churn: None,
             blows: Vec::new(),
             calm_at_ms: 0,
             end_ms: 30 * 60 * 1000,
-            pacts_may_win: false,
+            promises: Promises::ALL,
+            without: BTreeSet::new(),
         }
     }
 
-    /// Fifty machines, one in ten a cheat of some kind, with a network and a fate drawn from `seed`.
-    pub fn of_seed(seed: u64) -> Scenario {
-        let mut chance = Chance::of_seed(seed ^ 0x5eed);
-        // A copycat is in every liar's pact, so half of the worlds go without: there no lie may win.
-        let copycats = chance.happens(500);
-        let mut machines = vec![MachineSpec::SUBMITTER];
-        for _ in 1..50 {
-            machines.push(MachineSpec {
-                slots: u16::from(!chance.happens(100)) + u16::from(chance.happens(200)),
-                speed_per_mille: 300 + chance.below(1200),
-                start_ms: chance.below(4000),
-                conduct: conduct(&mut chance, copycats),
-            });
-        }
-        let calm_at_ms = 18_000;
-        let part = Blow::Part {
-            first: 5 + usize::try_from(chance.below(40)).unwrap_or(0),
-            for_ms: 3000 + chance.below(8000),
+    /// The command that repeats it.
+    pub fn command(&self) -> String {
+        let Scenario { seed, test, .. } = self;
+        let parts: Vec<String> = self.without.iter().map(Part::to_string).collect();
+        let without = match parts.join(",") {
+            none if none.is_empty() => none,
+            parts => format!(" POTLUCK_SIM_WITHOUT={parts}"),
         };
-        let crash = |chance: &mut Chance| Blow::Crash {
-            machine: usize::try_from(chance.below(50)).unwrap_or(0),
-            torn: true,
-            down_ms: 500 + chance.below(7000),
-        };
-        let mut blows = vec![(5000 + chance.below(6000), part)];
-        blows.extend((0..3).map(|_| (4000 + chance.below(12_000), crash(&mut chance))));
-        if chance.happens(500) {
-            blows.push((0, Blow::SubmitterLeaves { for_ms: 4000 + chance.below(12_000) }));
-        }
-        Scenario {
-            seed,
-            machines,
-            unit_us: (100_000, 1_500_000),
-            no_result_per_mille: chance.below(20),
-            faults: Faults {
-                loss_per_mille: chance.below(60),
-                twice_per_mille: chance.below(20),
-                delay_ms: (1, 20 + chance.below(200)),
-                reorder: chance.happens(300),
-            },
-            churn: Some(Churn { every_ms: (500, 3000), down_ms: (300, 8000) }),
-            blows,
-            calm_at_ms,
-            end_ms: calm_at_ms + 10 * 60 * 1000,
-            pacts_may_win: copycats,
-            ..Scenario::calm("one_seed", 0, 32, 2)
-        }
+        format!("POTLUCK_SIM_SEED={seed}{without} cargo test -p potluck-sim {test} -- --nocapture")
     }
-}
 
-/// One machine in ten cheats, each kind as often.
-fn conduct(chance: &mut Chance, copycats: bool) -> Conduct {
-    if !chance.happens(100) {
-        return Conduct::Honest;
+    /// The same with another job instead of the first.
+    pub fn with_job(mut self, change: impl FnMut(&mut JobSpec)) -> Scenario {
+        self.jobs.iter_mut().take(1).for_each(change);
+        self
     }
-    match chance.below(if copycats { 5 } else { 4 }) {
-        0 => Conduct::Lies { per_mille: 1000, pact: None, after: 0 },
-        1 => Conduct::Lies { per_mille: 300, pact: None, after: 0 },
-        2 => Conduct::Lies { per_mille: 1000, pact: None, after: 3 },
-        3 => Conduct::Stalls,
-        _ => Conduct::Copies,
+
+    /// The same with one more machine of this conduct, which lends a slot.
+    pub fn and(mut self, conduct: Conduct) -> Scenario {
+        self.machines.push(MachineSpec::with(conduct));
+        self
     }
 }

@@ -5,8 +5,8 @@ use std::fmt;
 
 use potluck_unit::Time;
 
-/// Lines kept for a failure's report.
-const LINES_MAX: usize = 40;
+/// Events kept for a failure's report.
+pub(crate) const LINES_MAX: usize = 40;
 
 /// A hash over all events so far, with the last few of them.
 pub struct Trace {
@@ -14,6 +14,10 @@ pub struct Trace {
     last: VecDeque<Line>,
     events: u64,
     kinds: BTreeMap<&'static str, u64>,
+    /// From which event on the story is told in words. Telling it from the start would take most of
+    /// the time, so a world that failed is run again.
+    told_from: u64,
+    story: Vec<String>,
 }
 
 /// One event in short.
@@ -36,7 +40,24 @@ impl Trace {
             last: VecDeque::new(),
             events: 0,
             kinds: BTreeMap::new(),
+            told_from: u64::MAX,
+            story: Vec::new(),
         }
+    }
+
+    /// Tells the story of this event, and of all that follow, in words.
+    pub(crate) fn tell_from(&mut self, event: u64) {
+        self.told_from = event;
+    }
+
+    /// Whether the story is told by now.
+    pub(crate) fn is_told(&self) -> bool {
+        self.events >= self.told_from
+    }
+
+    /// Adds to the story.
+    pub(crate) fn add(&mut self, words: String) {
+        self.story.push(words);
     }
 
     pub(crate) fn note(&mut self, line: Line) {
@@ -73,7 +94,11 @@ impl Trace {
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.last {
+        for words in &self.story {
+            writeln!(f, "  {words}")?;
+        }
+        let lines = if self.story.is_empty() { &self.last } else { &VecDeque::new() };
+        for line in lines {
             let Line { at, machine, what, other, detail } = line;
             writeln!(f, "  {at} machine {machine}: {what}, with {other}, {detail:x}")?;
         }

@@ -1,22 +1,21 @@
 //! The world: a queue of what happens when, and what follows from it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use potluck_peer::{Action, Actions, Chance, Event, Need, News, Peer, Verify};
-use potluck_unit::{
-    BlobId, Identity, Job, JobId, Limits, Message, PeerId, Quality, Record, Signed, Time, UnitId,
-};
+use potluck_peer::{Action, Actions, Chance, Event, Need, News, Peer, Ran};
+use potluck_unit::{JobId, Message, PeerId, ResultHash, Time};
 
-use crate::guest::Guest;
-use crate::machine::{Machine, Physics};
+use crate::cheap::{WorldDraws, remembering};
+use crate::cheats::{self, Deed, Plots};
+use crate::machine::{BEGIN, Machine, Means};
+use crate::mail;
 use crate::network::Network;
 use crate::oracle::{Failure, Oracle};
 use crate::scenario::{Blow, Conduct, Faults, Scenario};
-use crate::trace::{Line, Trace};
+use crate::story;
+use crate::trace::{LINES_MAX, Line, Trace};
+use crate::work::Work;
 
-/// When the world begins: clocks are never near zero.
-const BEGIN: Time = Time(1_700_000_000_000);
 /// How often an end is looked for once faults have ended.
 const LOOK_EVERY_MS: u64 = 1000;
 /// Events in one world: twice what the longest needs, and twenty times the busiest.
@@ -33,14 +32,15 @@ pub struct World {
     pub(crate) network: Network,
     queue: BTreeMap<(Time, u64), Happening>,
     sequence: u64,
-    by_id: BTreeMap<PeerId, usize>,
+    pub(crate) by_id: BTreeMap<PeerId, usize>,
+    ids: Vec<PeerId>,
     trace: Trace,
     pub(crate) oracle: Oracle,
-    physics: Physics,
-    verify: Verify,
-    job: Signed,
-    job_id: JobId,
-    pub(crate) leaves: Option<u64>,
+    pub(crate) work: Work,
+    means: Means,
+    plots: Plots,
+    /// Jobs whose submitters leave once somebody else holds them, and for how long.
+    pub(crate) leaves: BTreeMap<usize, u64>,
     calm: bool,
     actions: Actions,
     stopwatch: Option<fn() -> u64>,
@@ -58,11 +58,19 @@ pub struct Summary {
     pub kinds: BTreeMap<&'static str, u64>,
     /// Units that were run, by anybody.
     pub executions: u64,
+    /// The same by job.
+    pub executions_of: Vec<u64>,
     /// Messages said.
     pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
     /// When all was well, in milliseconds since the start.
     pub ended_ms: u64,
-    /// Proofs of lies held by honest machines.
+    /// When the submitter of each job had accepted all of it, to the second; 0 if it never had.
+    pub done_ms: Vec<u64>,
+    /// Lies that honest machines accepted, at any time.
+    pub lies_accepted: u64,
+    /// Proven liars, counted by each honest machine for itself.
     pub convictions: usize,
     /// Nanoseconds inside [`Peer::handle`] by machine, if there is a stopwatch.
     pub handle_ns: Vec<u64>,
@@ -72,13 +80,16 @@ pub struct Summary {
 #[derive(Debug)]
 pub(crate) enum Happening {
     Start { machine: usize },
-    Submit,
+    Submit { job: usize },
+    Close { job: usize },
     Wake { machine: usize, life: u64, at: Time },
     Deliver { from: usize, to: usize, link: u64, message: Box<Message> },
-    Dialled { by: usize, life: u64, to: usize },
+    Dialled { by: usize, life: u64, to: usize, expect: Option<PeerId> },
     Lost { side: usize, other: usize, link: u64 },
     Fetched { machine: usize, life: u64, need: Box<Need>, from: Vec<PeerId> },
-    Ended { machine: usize, life: u64, slot: u16 },
+    Ended { machine: usize, life: u64, slot: u16, turn: u64 },
+    Stopped { machine: usize, life: u64, slot: u16, jobs: Vec<JobId> },
+    Scheme { machine: usize },
     Fate(Blow),
     Churn,
     Calm,
@@ -87,7 +98,21 @@ pub(crate) enum Happening {
 
 /// Runs a scenario to its end.
 pub fn run(scenario: Scenario) -> Result<Summary, Failure> {
-    World::new(scenario).run()
+    live(scenario).map(|(_, summary)| summary)
+}
+
+/// Runs a scenario to its end, and leaves its world to look at. A world that fails is run again, to
+/// tell how it came to that.
+pub fn live(scenario: Scenario) -> Result<(World, Summary), Failure> {
+    let mut world = World::new(scenario.clone());
+    match world.run() {
+        Ok(summary) => Ok((world, summary)),
+        Err(failure) => {
+            let mut again = World::new(scenario);
+            again.trace.tell_from(failure.event.saturating_sub(LINES_MAX as u64));
+            Err(again.run().err().unwrap_or(failure))
+        }
+    }
 }
 
 impl std::fmt::Debug for World {
@@ -102,33 +127,38 @@ impl World {
         let specs = scenario.machines.iter().cloned().enumerate();
         let machines: Vec<Machine> =
             specs.map(|(number, spec)| Machine::new(number, scenario.seed, spec)).collect();
-        let job = Signed::sign(&machines[0].key, Record::Job(job(&scenario)));
-        let job_id = job.job_id().unwrap_or(JobId([0; 32]));
-        let truth = (0..scenario.units)
-            .map(|index| Guest::of(&UnitId::of(&job_id, index), index).result)
-            .collect();
+        let work = Work::of(&scenario, |spec| {
+            // The submitter of a job that was left out may be left out too.
+            let machine = machines.get(spec.submitter).unwrap_or(&machines[0]);
+            (machine.key.clone(), machine.clock(BEGIN.plus_ms(spec.submit_at_ms)))
+        });
         let mut world = World {
             now: BEGIN,
             chance: Chance::of_seed(scenario.seed),
-            network: Network::new(scenario.faults),
+            network: Network::new(scenario.faults, &scenario.machines),
             queue: BTreeMap::new(),
             sequence: 0,
             by_id: machines.iter().map(|machine| (machine.id, machine.number)).collect(),
+            ids: machines.iter().map(|machine| machine.id).collect(),
             trace: Trace::new(),
-            oracle: Oracle::new(&scenario, job_id, truth, &machines),
-            physics: Physics {
+            oracle: Oracle::new(&scenario, &machines),
+            means: Means {
                 seed: scenario.seed,
-                unit_us: scenario.unit_us,
-                no_result_per_mille: scenario.no_result_per_mille,
+                verify: remembering(),
+                draws: WorldDraws::of_seed(scenario.seed),
             },
-            verify: remembering(),
-            job,
-            job_id,
-            leaves: None,
+            plots: Plots::new(),
+            leaves: BTreeMap::new(),
             calm: false,
             actions: Actions::new(),
             stopwatch: None,
-            summary: Summary { handle_ns: vec![0; machines.len()], ..Summary::default() },
+            summary: Summary {
+                handle_ns: vec![0; machines.len()],
+                executions_of: vec![0; work.jobs.len()],
+                done_ms: vec![0; work.jobs.len()],
+                ..Summary::default()
+            },
+            work,
             machines,
             scenario,
         };
@@ -148,7 +178,23 @@ impl World {
         if let Some(churn) = self.scenario.churn {
             self.happens_at(BEGIN.plus_ms(churn.every_ms.1), Happening::Churn);
         }
-        self.happens_at(BEGIN.plus_ms(self.scenario.submit_at_ms), Happening::Submit);
+        for job in 0..self.scenario.jobs.len() {
+            let spec = self.scenario.jobs[job];
+            if spec.absent {
+                continue;
+            }
+            self.happens_at(BEGIN.plus_ms(spec.submit_at_ms), Happening::Submit { job });
+            if let Some(at_ms) = spec.close_at_ms {
+                self.happens_at(BEGIN.plus_ms(at_ms), Happening::Close { job });
+            }
+        }
+        for machine in 0..self.machines.len() {
+            let spec = &self.machines[machine].spec;
+            if cheats::schemes(spec.conduct) {
+                let at = BEGIN.plus_ms(spec.start_ms + cheats::SCHEME_EVERY_MS);
+                self.happens_at(at, Happening::Scheme { machine });
+            }
+        }
         self.happens_at(BEGIN.plus_ms(self.scenario.calm_at_ms), Happening::Calm);
     }
 
@@ -167,9 +213,19 @@ impl World {
         self.machines[machine].id
     }
 
-    /// The job.
+    /// The first job.
     pub fn job_id(&self) -> JobId {
-        self.job_id
+        self.job_ids()[0]
+    }
+
+    /// Every job of the scenario.
+    pub fn job_ids(&self) -> Vec<JobId> {
+        self.work.jobs.iter().map(|task| task.id).collect()
+    }
+
+    /// When a machine says that it is, by its own clock.
+    pub fn clock(&self, machine: usize) -> Time {
+        self.machines[machine].clock(self.now)
     }
 
     /// Records on a machine's disk.
@@ -194,7 +250,8 @@ impl World {
                 return Err(self.failure("too much happens".to_owned()));
             }
             if matches!(what, Happening::Look) {
-                match self.oracle.missing(&self.machines) {
+                self.note_done();
+                match self.oracle.missing(&self.machines, &self.work, self.now) {
                     None => break,
                     Some(missing) if at.ms_since(BEGIN) > self.scenario.end_ms => {
                         return Err(self.failure(format!("no end in sight: {missing}")));
@@ -205,7 +262,9 @@ impl World {
             }
             self.happen(what).map_err(|what| self.failure(what))?;
         }
-        self.oracle.on_end(&self.machines).map_err(|what| self.failure(what))?;
+        self.oracle
+            .on_end(&self.machines, &self.work, self.summary.executions)
+            .map_err(|what| self.failure(what))?;
         let honest = self.machines.iter().filter(|machine| machine.is_honest());
         self.summary.convictions = honest
             .filter_map(|machine| machine.peer.as_ref())
@@ -218,24 +277,41 @@ impl World {
         self.summary.events = self.trace.events();
         self.summary.kinds = self.trace.kinds().clone();
         self.summary.messages = self.network.said;
+        self.summary.bytes = self.network.bytes;
+        self.summary.lies_accepted = self.oracle.lies_accepted;
         self.summary.ended_ms = self.now.ms_since(BEGIN);
         Ok(self.summary.clone())
+    }
+
+    /// Notes which jobs are done by now.
+    fn note_done(&mut self) {
+        for (number, task) in self.work.jobs.iter().enumerate() {
+            let submitter = self.machines.get(task.spec.submitter);
+            let peer = submitter.and_then(|machine| machine.peer.as_ref());
+            let status = peer.and_then(|peer| peer.job(&task.id));
+            let done = status.is_some_and(|status| status.counts.accepted == task.spec.units);
+            if done && self.summary.done_ms[number] == 0 {
+                self.summary.done_ms[number] = self.now.ms_since(BEGIN);
+            }
+        }
     }
 
     fn failure(&self, what: String) -> Failure {
         Failure {
             what,
             at_ms: self.now.ms_since(BEGIN),
+            event: self.trace.events(),
             events: self.trace.to_string(),
+            command: self.scenario.command(),
             seed: self.scenario.seed,
-            test: self.scenario.test,
         }
     }
 
-    fn happen(&mut self, what: Happening) -> Result<(), String> {
+    pub(crate) fn happen(&mut self, what: Happening) -> Result<(), String> {
         match what {
             Happening::Start { machine } => self.start(machine),
-            Happening::Submit => self.submit(),
+            Happening::Submit { job } => self.submit(job),
+            Happening::Close { job } => self.close(job),
             Happening::Wake { machine, life, at } => {
                 let place = &mut self.machines[machine];
                 if place.life == life && place.alarm == Some(at) {
@@ -248,11 +324,11 @@ impl World {
                 if !self.network.carries(from, to, link) {
                     return Ok(());
                 }
-                let (what, detail) = summary(&message);
+                let (what, detail) = mail::summary(&message);
                 let from_id = self.machines[from].id;
                 self.tell(to, Event::Heard { from: from_id, message: *message }, what, from, detail)
             }
-            Happening::Dialled { by, life, to } => self.dialled(by, life, to),
+            Happening::Dialled { by, life, to, expect } => self.dialled(by, life, to, expect),
             Happening::Lost { side, other, link } => {
                 if self.network.leave(side, other, link) {
                     let peer = self.machines[other].id;
@@ -266,9 +342,18 @@ impl World {
                 }
                 let found = self.fetch(machine, &need, &from);
                 let need = *need;
+                if let Need::Body { result, .. } = need
+                    && found
+                {
+                    self.tell_held(machine, result)?;
+                }
                 self.tell(machine, Event::Fetched { need, found }, "fetched", machine, found.into())
             }
-            Happening::Ended { machine, life, slot } => self.ended(machine, life, slot),
+            Happening::Ended { machine, life, slot, turn } => self.ended(machine, life, slot, turn),
+            Happening::Stopped { machine, life, slot, jobs } => {
+                self.stopped(machine, life, slot, jobs)
+            }
+            Happening::Scheme { machine } => self.scheme(machine),
             Happening::Fate(blow) => self.strike(blow),
             Happening::Churn => self.churn(),
             Happening::Calm => self.calm_down(),
@@ -280,104 +365,101 @@ impl World {
         if self.machines[machine].peer.is_some() || self.machines[machine].dead {
             return Ok(());
         }
-        let all = self.machines.len() as u64;
-        let mut joins = BTreeSet::from([1 % self.machines.len()]);
-        joins.insert(usize::try_from(self.chance.below(all)).unwrap_or(0));
+        let reached = |number: &usize| !self.machines[*number].spec.hidden;
+        let open: Vec<usize> = (0..self.machines.len()).filter(reached).collect();
+        let any = usize::try_from(self.chance.below(open.len().max(1) as u64)).unwrap_or(0);
+        let known = open.get(1).or(open.first());
+        let mut joins: BTreeSet<usize> = known.into_iter().chain(open.get(any)).copied().collect();
         joins.remove(&machine);
         let joins = joins.into_iter().map(Machine::address).collect();
-        self.machines[machine].start(self.now, self.scenario.seed, joins, &self.verify);
-        self.oracle.on_restart(&self.machines[machine])?;
+        self.machines[machine].start(self.now, joins, &self.means);
+        self.oracle.on_restart(&self.machines[machine], &self.work)?;
         self.tell(machine, Event::Woke, "started", machine, 0)
     }
 
-    fn submit(&mut self) -> Result<(), String> {
-        let known = self.machines[0].peer.as_ref().map(|peer| peer.job(&self.job_id).is_some());
-        match known {
-            Some(true) => return Ok(()),
-            None => {}
-            Some(false) => {
-                self.machines[0].disk.module = true;
-                self.machines[0].disk.inputs = true;
-                let record = self.job.clone();
-                self.tell(0, Event::Submitted { record }, "submitted", 0, 0)?;
-            }
-        }
-        // Unless a crash came in between: then the user tries again.
-        self.happens_in(1000, Happening::Submit);
-        Ok(())
-    }
-
-    fn dialled(&mut self, by: usize, life: u64, to: usize) -> Result<(), String> {
-        if self.machines[by].life != life || self.machines[by].peer.is_none() {
-            return Ok(());
-        }
-        let address = Machine::address(to);
-        let up = self.machines.get(to).is_some_and(|machine| machine.peer.is_some());
-        if up && let Some(link) = self.network.stale(by, to) {
-            for (side, other) in [(by, to), (to, by)] {
-                self.happen(Happening::Lost { side, other, link })?;
-            }
-        }
-        let up = up && self.machines[to].peer.is_some() && self.machines[by].peer.is_some();
-        if !up || by == to || !self.network.reaches(self.now, by, to) {
-            return self.tell(by, Event::DialFailed { address }, "dial failed", to, 0);
-        }
-        let Some(link) = self.network.link(by, to) else {
-            return self.tell(by, Event::DialFailed { address }, "dialled twice", to, 0);
-        };
-        let joined = |world: &World, other: usize, outbound| Event::Joined {
-            peer: world.machines[other].id,
-            address: Machine::address(other),
-            outbound,
-        };
-        let event = joined(self, to, true);
-        self.tell(by, event, "joined", to, link)?;
-        let event = joined(self, by, false);
-        self.tell(to, event, "joined", by, link)
-    }
-
-    fn fetch(&mut self, machine: usize, need: &Need, from: &[PeerId]) -> bool {
-        let lost = self.chance.happens(self.network.faults.loss_per_mille);
-        let sources = from.iter().filter_map(|peer| self.by_id.get(peer).copied());
-        let found = std::iter::once(machine).chain(sources).any(|source| {
-            let near = source == machine
-                || (!lost
-                    && self.machines[source].peer.is_some()
-                    && self.network.reaches(self.now, machine, source));
-            let gives =
-                source == machine || self.machines[source].spec.conduct != Conduct::Withholds;
-            near && gives && holds(&self.machines[source], need)
-        });
-        if found {
-            let disk = &mut self.machines[machine].disk;
-            match need {
-                Need::Module { .. } => disk.module = true,
-                Need::Inputs { .. } => disk.inputs = true,
-                Need::Body { result, .. } => {
-                    disk.bodies.insert(*result);
-                }
-            }
-        }
-        found
-    }
-
-    fn ended(&mut self, machine: usize, life: u64, slot: u16) -> Result<(), String> {
+    fn ended(&mut self, machine: usize, life: u64, slot: u16, turn: u64) -> Result<(), String> {
         let place = &mut self.machines[machine];
-        if place.life != life || place.peer.is_none() {
+        if place.life != life || place.peer.is_none() || place.turn(slot) != turn {
             return Ok(());
         }
-        let ended = place.end(self.now, slot, &self.physics, &mut self.chance);
+        let ended = place.end(self.now, slot, &self.work, &mut self.plots, &mut self.chance);
         let Some((ran, next)) = ended else { return Ok(()) };
         if let Some(at) = next {
-            self.happens_at(at, Happening::Ended { machine, life, slot });
+            let turn = place.turn(slot);
+            self.happens_at(at, Happening::Ended { machine, life, slot, turn });
         }
-        self.summary.executions += ran.reports.len() as u64;
+        let count = ran.reports.len() as u64;
+        self.summary.executions += count;
+        if let Some(number) = self.work.number(&ran.job) {
+            self.summary.executions_of[number] += count;
+        }
+        for report in &ran.reports {
+            if let Ok((result, _)) = report.result {
+                self.tell_held(machine, result)?;
+            }
+        }
         let detail = ran.reports.first().map_or(0, |report| u64::from(report.index));
         self.tell(machine, Event::Ran(ran), "ran", machine, detail)
     }
 
+    /// Tells of an outcome on the disk, before what brought it is told, if it is large.
+    fn tell_held(&mut self, machine: usize, result: ResultHash) -> Result<(), String> {
+        match self.machines[machine].disk.large(&result) {
+            Some(bytes) => {
+                self.tell(machine, Event::Holds { result, bytes }, "holds", machine, bytes)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Each assignment of a slot that was stopped ends, with nothing run.
+    fn stopped(
+        &mut self,
+        machine: usize,
+        life: u64,
+        slot: u16,
+        jobs: Vec<JobId>,
+    ) -> Result<(), String> {
+        for job in jobs {
+            if self.machines[machine].life != life {
+                break;
+            }
+            let ran = Ran { slot, job, reports: Vec::new(), spent_us: 0, done: true };
+            self.tell(machine, Event::Ran(ran), "stopped", machine, u64::from(slot))?;
+        }
+        Ok(())
+    }
+
+    /// A cheat does something of its own accord.
+    fn scheme(&mut self, machine: usize) -> Result<(), String> {
+        self.happens_in(cheats::SCHEME_EVERY_MS, Happening::Scheme { machine });
+        let (now, draws) = (self.clock(machine), self.means.draws.clone());
+        let place = &mut self.machines[machine];
+        let (id, life) = (place.id, place.life);
+        let deeds = cheats::scheme(place, now, &self.ids, &*draws, &mut self.chance);
+        for deed in deeds {
+            match deed {
+                Deed::Spread(records) => {
+                    let bytes: Vec<_> = records.iter().map(|r| r.bytes().clone()).collect();
+                    for records in bytes.chunks(Message::RECORDS_MAX) {
+                        let message = Message::Records(records.to_vec());
+                        let event = Event::Heard { from: id, message };
+                        self.tell(machine, event, "forged", machine, records.len() as u64)?;
+                        self.shout(machine, None, records);
+                    }
+                }
+                Deed::Say(to, bytes) => self.shout(machine, to, &bytes),
+                Deed::Dial(to) => {
+                    let happening = Happening::Dialled { by: machine, life, to, expect: None };
+                    self.happens_in(1, happening);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Tells a peer something and carries out what it wants done: the disk first.
-    fn tell(
+    pub(crate) fn tell(
         &mut self,
         machine: usize,
         event: Event,
@@ -386,12 +468,20 @@ impl World {
         detail: u64,
     ) -> Result<(), String> {
         let place = &mut self.machines[machine];
-        let Some(peer) = &mut place.peer else { return Ok(()) };
+        if place.peer.is_none() {
+            return Ok(());
+        }
         self.trace.note(Line { at: Time(self.now.ms_since(BEGIN)), machine, what, other, detail });
+        if self.trace.is_told() {
+            let names = |peer: &PeerId| self.by_id.get(peer).copied();
+            let words = story::event(&event, &self.work, names);
+            let at_ms = self.now.ms_since(BEGIN);
+            self.trace.add(format!("{at_ms:>7} ms machine {machine} {words}"));
+        }
         // One list for all turns: growing a new one each time costs more than many a turn.
         let mut actions = std::mem::take(&mut self.actions);
         let begun = self.stopwatch.map(|clock| clock());
-        peer.handle(self.now, event, &mut actions);
+        place.handle(self.now, event, &mut actions);
         if let (Some(clock), Some(begun)) = (self.stopwatch, begun) {
             self.summary.handle_ns[machine] += clock() - begun;
         }
@@ -402,14 +492,18 @@ impl World {
             self.crash(machine, down_ms);
             return Ok(());
         }
+        if self.trace.is_told() {
+            let lines = actions.iter().filter_map(|action| story::action(action, &self.work));
+            lines.for_each(|words| self.trace.add(format!("{:>10} {words}", "")));
+        }
         actions.iter().for_each(|action| place.disk.write(action));
-        self.oracle.on_turn(place, &actions)?;
+        self.oracle.on_turn(place, &self.work, &actions)?;
         for action in actions {
             self.carry_out(machine, action)?;
         }
         if self.calm && self.trace.events().is_multiple_of(COMPARE_EVERY) {
             let other = usize::try_from(self.chance.below(self.machines.len() as u64)).unwrap_or(0);
-            self.oracle.compare(&self.machines[machine], &self.machines[other])?;
+            self.oracle.compare(&self.machines[machine], &self.machines[other], &self.work)?;
         }
         Ok(())
     }
@@ -418,9 +512,9 @@ impl World {
         let life = self.machines[machine].life;
         match action {
             Action::Say { to, message } => self.say(machine, &to, message)?,
-            Action::Dial { address, .. } => {
+            Action::Dial { address, expect } => {
                 let (to, ms) = (Machine::at(&address), 2 * self.delay());
-                self.happens_in(ms, Happening::Dialled { by: machine, life, to });
+                self.happens_in(ms, Happening::Dialled { by: machine, life, to, expect });
             }
             Action::HangUp { peer } => {
                 let other = self.by_id[&peer];
@@ -432,32 +526,41 @@ impl World {
             }
             Action::Fetch { need, from } => {
                 let from = from.into_iter().map(|source| source.peer).collect();
-                let ms = 2 * self.delay();
-                self.happens_in(
-                    ms,
-                    Happening::Fetched { machine, life, need: Box::new(need), from },
-                );
+                self.fetching(machine, need, from);
             }
             Action::Run { slot, job, units } => {
                 let place = &mut self.machines[machine];
-                let at = place.assign(self.now, slot, job, &units, &self.physics, &mut self.chance);
-                if let Some(at) = at {
-                    self.happens_at(at, Happening::Ended { machine, life, slot });
+                if let Conduct::Colludes { pact } = place.spec.conduct {
+                    self.plots.entry(pact).or_default().take(place.id, job, &units);
                 }
+                let task = (job, units.as_slice());
+                let at = place.assign(self.now, slot, task, &self.work, &mut self.chance);
+                let turn = place.turn(slot);
+                if let Some(at) = at {
+                    self.happens_at(at, Happening::Ended { machine, life, slot, turn });
+                }
+            }
+            Action::Stop { slot } => {
+                let dropped = self.machines[machine].stop(slot);
+                self.oracle.on_stopped(machine, &dropped, &self.work);
+                let jobs = dropped.into_iter().map(|(job, _)| job).collect();
+                self.happens_in(0, Happening::Stopped { machine, life, slot, jobs });
             }
             Action::WakeAt(at) => {
-                self.machines[machine].alarm = Some(at);
+                let at = self.machines[machine].wake_at(self.now, at);
                 self.happens_at(at, Happening::Wake { machine, life, at });
             }
-            Action::Tell(News::Keeping { .. }) if machine == 0 => {
-                if let Some(for_ms) = self.leaves.take() {
-                    let blow = Blow::Crash { machine: 0, torn: false, down_ms: for_ms };
-                    self.happens_in(1, Happening::Fate(blow));
+            Action::Tell(News::Keeping { job, .. }) => self.kept_elsewhere(machine, &job),
+            Action::Clear(job) => {
+                if let Some(task) = self.work.task(&job)
+                    && let potluck_unit::Record::Job(job) = task.record.record()
+                {
+                    let disk = &mut self.machines[machine].disk;
+                    disk.blobs.retain(|blob| *blob != job.module && *blob != job.inputs);
+                    disk.bodies.retain(|body, _| !task.truth.contains(body));
                 }
             }
-            Action::Stop { .. }
-            | Action::Clear(_)
-            | Action::Keep(_)
+            Action::Keep(_)
             | Action::Forget(_)
             | Action::Note(_)
             | Action::Discard(_)
@@ -467,35 +570,6 @@ impl World {
         Ok(())
     }
 
-    fn say(&mut self, from: usize, to: &PeerId, message: Message) -> Result<(), String> {
-        let Some(to) = self.by_id.get(to).copied() else { return Ok(()) };
-        if let Message::Records(records) = &message {
-            let disk = &self.machines[from].disk;
-            let own =
-                |bytes: &[u8]| bytes[1] == RECEIPTS && bytes[2..34] == self.machines[from].id.0;
-            let kept = |bytes: &[u8]| potluck_unit::id_of(bytes).is_some_and(|id| disk.holds(&id));
-            if records.iter().any(|bytes| own(bytes) && !kept(bytes)) {
-                return Err(format!("machine {from} says receipts that it does not keep"));
-            }
-        }
-        let twice = self.chance.happens(self.network.faults.twice_per_mille);
-        let again = twice.then(|| message.clone());
-        for message in again.into_iter().chain([message]) {
-            if let Some((at, link)) = self.network.say(self.now, from, to, &mut self.chance) {
-                self.happens_at(
-                    at,
-                    Happening::Deliver { from, to, link, message: Box::new(message) },
-                );
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn delay(&mut self) -> u64 {
-        let (least, most) = self.network.faults.delay_ms;
-        least + self.chance.below(most - least + 1)
-    }
-
     /// Faults end: the network is whole, everybody is up.
     fn calm_down(&mut self) -> Result<(), String> {
         self.calm = true;
@@ -503,83 +577,19 @@ impl World {
         let delay_ms = self.network.faults.delay_ms;
         self.network.faults = Faults { delay_ms, ..Faults::NONE };
         self.scenario.churn = None;
-        self.leaves = None;
+        self.leaves.clear();
         for machine in 0..self.machines.len() {
             self.machines[machine].torn = None;
             if self.machines[machine].life > 0 {
                 self.start(machine)?;
             }
         }
-        // Before the job is submitted there is nothing to be well.
-        let at = BEGIN.plus_ms(self.scenario.submit_at_ms + LOOK_EVERY_MS).max(self.now);
+        // Before the jobs are submitted, and closed, there is nothing to be well.
+        let times = self.scenario.jobs.iter();
+        let times = times.map(|job| job.submit_at_ms.max(job.close_at_ms.unwrap_or(0)));
+        let last_ms = times.max().unwrap_or(0) + LOOK_EVERY_MS;
+        let at = BEGIN.plus_ms(last_ms).max(self.now);
         self.happens_at(at, Happening::Look);
         Ok(())
     }
-}
-
-/// The kind of receipts in a record's second byte.
-const RECEIPTS: u8 = 3;
-
-fn holds(machine: &Machine, need: &Need) -> bool {
-    match need {
-        Need::Module { .. } => machine.disk.module,
-        Need::Inputs { .. } => machine.disk.inputs,
-        Need::Body { result, .. } => machine.disk.bodies.contains(result),
-    }
-}
-
-/// A message in a word and a number.
-fn summary(message: &Message) -> (&'static str, u64) {
-    let first = |bytes: &[u8; 32]| bytes[..8].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
-    match message {
-        Message::Hello(hello) => ("hello", hello.others.len() as u64),
-        Message::Records(records) => {
-            let id = records.first().and_then(|bytes| potluck_unit::id_of(bytes));
-            ("records", id.map_or(0, |id| first(&id.0)))
-        }
-        Message::Have(ids) => ("have", ids.first().map_or(0, |id| first(&id.0))),
-        Message::Want(ids) => ("want", ids.first().map_or(0, |id| first(&id.0))),
-        Message::Compare(compare) => ("compare", compare.ranges.len() as u64),
-        Message::Listing(listing) => ("listing", listing.ids.len() as u64),
-        Message::Keeping(_) => ("keeping", 0),
-    }
-}
-
-fn job(scenario: &Scenario) -> Job {
-    let created = BEGIN.plus_ms(scenario.submit_at_ms);
-    Job {
-        created,
-        expires: created.plus_ms(Job::LIFE_MAX_MS),
-        nonce: scenario.seed,
-        module: BlobId([1; 32]),
-        module_bytes: 1000,
-        inputs: BlobId([2; 32]),
-        inputs_bytes: 100,
-        units: scenario.units,
-        limits: Limits { deadline_ms: scenario.deadline_ms, ..Limits::DEFAULT },
-        copies: scenario.copies,
-        quality: if scenario.copies == 1 { Quality::Bulk } else { Quality::Standard },
-        peers: u32::try_from(scenario.machines.len()).unwrap_or(1),
-        priority: Job::PRIORITY_USUAL,
-        label: String::new(),
-        identity: Identity::NONE,
-        extras: Vec::new(),
-    }
-}
-
-/// Checks each signature once for all peers of a world: checking dominates otherwise.
-fn remembering() -> Verify {
-    type Known = BTreeMap<[u8; 64], Vec<(PeerId, Box<[u8]>, bool)>>;
-    let known: Mutex<Known> = Mutex::default();
-    Arc::new(move |peer, signed, signature| {
-        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = known.entry(signature.0).or_default();
-        let before = same.iter().find(|(who, what, _)| who == peer && **what == *signed);
-        if let Some((_, _, good)) = before {
-            return *good;
-        }
-        let good = peer.signed("potluck record v1", signed, signature);
-        same.push((*peer, signed.into(), good));
-        good
-    })
 }

@@ -17,7 +17,7 @@ fn nanoseconds() -> u64 {
 #[ignore = "measures time"]
 fn ten_thousand_units_cost_each_peer_under_ten_microseconds_a_unit() {
     for copies in [1, 2] {
-        let scenario = Scenario { unit_us: (50, 50), ..Scenario::calm("", 2, 10_000, copies) };
+        let scenario = Scenario::calm("", 2, 10_000, copies).with_job(|job| job.unit_us = (50, 50));
         let mut world = World::new(scenario);
         world.measure_with(nanoseconds);
         let summary = world.run().unwrap();

@@ -17,7 +17,7 @@ fn large() -> impl Iterator<Item = u32> {
 
 /// Workers with a job of one copy, whose submitter leaves as soon as another holds it.
 fn away(test: &'static str, workers: usize, for_ms: u64, blows: Vec<(u64, Blow)>) -> Scenario {
-    let leaves = (0, Blow::SubmitterLeaves { for_ms });
+    let leaves = (0, Blow::SubmitterLeaves { job: 0, for_ms });
     Scenario {
         blows: std::iter::once(leaves).chain(blows).collect(),
         calm_at_ms: for_ms + MINUTE_MS,
@@ -42,7 +42,7 @@ fn times_run(world: &World) -> Vec<usize> {
 /// Two of six workers, each the only signer of what it ran, die a day after the other.
 #[test]
 fn a_submitter_that_returns_after_five_days_gets_every_body_though_a_third_of_the_peers_changed() {
-    let deaths = [2, 3].map(|machine| (machine as u64 * DAY_MS, Blow::Dies { machine }));
+    let deaths = [2, 3].map(|machine| (machine as u64 * DAY_MS, Blow::Die { machine }));
     let mut scenario = away("a_submitter_that_returns", 6, 5 * DAY_MS, deaths.to_vec());
     for day in [2, 3] {
         let newcomer = MachineSpec { start_ms: day * DAY_MS + 5000, ..MachineSpec::WORKER };
@@ -60,7 +60,7 @@ fn a_submitter_that_returns_after_five_days_gets_every_body_though_a_third_of_th
 #[test]
 fn what_died_with_its_only_holder_is_made_anew_by_few_while_the_submitter_is_away() {
     // Just after the job is done, before anybody steps in.
-    let deaths = [1, 2, 3].map(|machine| (4 * MINUTE_MS, Blow::Dies { machine }));
+    let deaths = [1, 2, 3].map(|machine| (4 * MINUTE_MS, Blow::Die { machine }));
     let scenario = away("what_died_with", 6, 8 * 60 * MINUTE_MS, deaths.to_vec());
     let times = times_run(&ends_well(scenario));
     assert!(times.iter().any(|times| *times > 1), "three in six workers held some: {times:?}");
@@ -69,7 +69,7 @@ fn what_died_with_its_only_holder_is_made_anew_by_few_while_the_submitter_is_awa
 
 #[test]
 fn what_all_holders_lost_is_made_anew_by_few() {
-    let losses = (1..=6).map(|machine| (60 * MINUTE_MS, Blow::LosesBodies { machine }));
+    let losses = (1..=6).map(|machine| (60 * MINUTE_MS, Blow::LoseOutputs { machine }));
     let scenario = away("what_all_holders_lost", 6, 90 * MINUTE_MS, losses.collect());
     let times = times_run(&ends_well(scenario));
     assert!(times.iter().all(|times| (2..=FEW).contains(times)), "{times:?}");
