@@ -174,6 +174,25 @@ impl Peer {
         }
     }
 
+    /// In an open grid, looks anew who is established and whether most are: often whether, since a
+    /// crowd of strangers may come at any time, and seldom who, since that is a look at everybody.
+    pub(crate) fn weigh_strangers(&mut self, now: Time, actions: &mut Actions) {
+        if !self.config.open {
+            return;
+        }
+        let mut changed = false;
+        if self.refresh_at <= now {
+            self.refresh_at = now.plus_ms(REFRESH_MS);
+            changed = self.standing.refresh(now);
+        }
+        let mut workers: Vec<PeerId> = self.roster.live_workers(now).copied().collect();
+        workers.push(self.me);
+        let settled = now.ms_since(self.woke_at) >= SETTLED_MS;
+        if self.standing.weigh(&workers, settled) || changed {
+            self.judge_all(now, actions);
+        }
+    }
+
     /// Judges everything anew, after whom to believe or how many could run it has changed.
     pub(crate) fn judge_all(&mut self, now: Time, actions: &mut Actions) {
         for id in self.board.job_ids() {
@@ -308,6 +327,11 @@ const RECEIPTS_PER_UNIT_MAX: u64 = 2;
 const FINAL_AFTER_MS: u64 = 6000;
 /// Proven liars that raise a job's audit rate: it is at its highest long before.
 const LIARS_MAX: usize = 1024;
+/// How often a peer looks who is established.
+const REFRESH_MS: u64 = 10_000;
+/// How long after its start a peer has heard of almost everybody who is there: contacts are said anew
+/// every few minutes.
+const SETTLED_MS: u64 = 10 * 60 * 1000;
 /// Rounds of reckoning in one turn; what is left is taken up in the next.
 const ROUNDS_MAX: usize = 4;
 /// What a peer may say beyond that on a job of few units.

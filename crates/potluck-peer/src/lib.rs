@@ -96,6 +96,10 @@ pub struct Peer {
     plan_due: bool,
     /// Whether what was kept before a restart has all been replayed.
     awake: bool,
+    /// Since when it is awake.
+    woke_at: Time,
+    /// When it looks again who is established.
+    refresh_at: Time,
     /// When it was last told anything.
     told_at: Time,
 }
@@ -141,6 +145,8 @@ impl Peer {
             compared: None,
             plan_due: false,
             awake: false,
+            woke_at: Time(0),
+            refresh_at: Time(0),
             told_at: Time(0),
             config,
         }
@@ -177,6 +183,7 @@ impl Peer {
                 self.timers.rang();
                 self.timers.at_latest(Timer::Tick, now.plus_ms(TICK_IDLE_MS));
                 if !std::mem::replace(&mut self.awake, true) {
+                    self.woke_at = now;
                     self.settle_in(now, actions);
                     self.tick(now, actions);
                 }
@@ -476,6 +483,7 @@ impl Peer {
     fn count_workers_soon(&mut self, now: Time, actions: &mut Actions) {
         if self.roster.known().len() <= COUNT_AT_ONCE_MAX {
             self.count_workers(now, actions);
+            self.weigh_strangers(now, actions);
         } else {
             self.count_at = now;
             self.look_again_at_latest(now.plus_ms(TICK_BUSY_MS));
@@ -528,14 +536,8 @@ impl Peer {
         }
         if self.count_at <= now {
             self.count_workers(now, actions);
-            if self.config.open {
-                let mut workers: Vec<PeerId> = self.roster.live_workers(now).copied().collect();
-                workers.push(self.me);
-                if self.standing.refresh(now, &workers) {
-                    self.judge_all(now, actions);
-                }
-            }
         }
+        self.weigh_strangers(now, actions);
         self.ripen(now);
         self.fetch_inputs(now, actions);
         self.look_after_bodies(now, actions);

@@ -181,21 +181,28 @@ impl Standing {
         }
     }
 
-    /// Looks anew at who is established, among these workers of an open grid. True if verdicts may
-    /// change by it.
-    pub(crate) fn refresh(&mut self, now: Time, workers: &[PeerId]) -> bool {
+    /// Looks anew at who is established. True if verdicts may change by it.
+    pub(crate) fn refresh(&mut self, now: Time) -> bool {
         let known: BTreeSet<PeerId> = (self.credits.keys())
             .filter(|peer| self.credit(now, peer) >= Self::ESTABLISHED)
             .copied()
             .collect();
-        let there = workers.iter().filter(|peer| known.contains(*peer)).count();
+        let changed = self.strict && known != self.known;
+        self.known = known;
+        changed
+    }
+
+    /// Looks anew whether most of these workers of an open grid are established. Who has just started
+    /// has not heard of many yet, and may have heard of strangers first: until it has `settled`, it
+    /// takes all whom it knows for present. True if verdicts may change by it.
+    pub(crate) fn weigh(&mut self, workers: &[PeerId], settled: bool) -> bool {
+        let there = workers.iter().filter(|peer| self.known.contains(*peer)).count();
+        let there = if settled { there } else { self.known.len() };
         // Once strict it stays so until two thirds are strangers again.
         let needed =
             if self.strict { workers.len().div_ceil(3) } else { workers.len().div_ceil(2) };
         let strict = there >= Self::STRICT_FROM && there >= needed;
-        let changed = strict != self.strict || (strict && known != self.known);
-        (self.known, self.strict) = (known, strict);
-        changed
+        std::mem::replace(&mut self.strict, strict) != strict
     }
 
     /// Whether a peer's word may support a result: everybody's, as long as most are strangers.
@@ -290,6 +297,25 @@ pub(crate) mod tests {
         assert_eq!(standing.credit(fortnight, &LIAR), 0);
         standing.note_work(&LIAR, true);
         assert_eq!(standing.level(fortnight, &LIAR, 1e-2), Level::Newcomer);
+    }
+
+    /// A restart is no time to get a lie in, whoever is heard of first then.
+    #[test]
+    fn who_has_just_started_counts_on_whom_it_knows_and_later_on_who_is_there() {
+        let mut standing = Standing::default();
+        let peers = |from: u8, to: u8| (from..to).map(|n| PeerId([n; 32])).collect::<Vec<_>>();
+        for peer in peers(1, 6) {
+            standing.on_credited(&Credit { peer, units: 500, at: Time(0) });
+        }
+        standing.refresh(Time(0));
+        let strangers = peers(100, 104);
+        assert!(standing.weigh(&strangers, false) && standing.is_strict());
+        assert!(!standing.is_known(&strangers[0]) && standing.is_known(&PeerId([1; 32])));
+        assert!(standing.weigh(&strangers, true) && !standing.is_strict(), "they alone came back");
+        let all = [peers(1, 4), strangers].concat();
+        assert!(!standing.weigh(&all, true), "three in seven are not most");
+        assert!(standing.weigh(&all[..6], true) && standing.is_strict());
+        assert!(!standing.weigh(&all, true) && standing.is_strict(), "no back and forth");
     }
 
     #[test]
