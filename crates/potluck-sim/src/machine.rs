@@ -49,6 +49,7 @@ pub(crate) struct Means {
     pub(crate) seed: u64,
     pub(crate) verify: Verify,
     pub(crate) draws: Arc<dyn Draws>,
+    pub(crate) open: bool,
 }
 
 /// What outlives a crash.
@@ -221,6 +222,7 @@ impl Machine {
             seed: means.seed ^ self.life << 40 ^ self.number as u64,
             verify: Some(means.verify.clone()),
             draws: Some(means.draws.clone()),
+            open: means.open,
             ..Config::default()
         };
         let mut peer = Peer::new(self.key.clone(), config);

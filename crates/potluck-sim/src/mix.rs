@@ -78,6 +78,7 @@ fn machine(chance: &mut Chance, number: usize, clocks: bool, narrow: bool) -> Ma
         up_per_s: if narrow { 50_000 + chance.below(1_000_000) } else { 0 },
         down_per_s: if narrow { 100_000 + chance.below(2_000_000) } else { 0 },
         conduct: Conduct::Honest,
+        standing: 0,
     }
 }
 

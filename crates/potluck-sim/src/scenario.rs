@@ -31,6 +31,8 @@ pub struct Scenario {
     pub end_ms: u64,
     /// What must hold.
     pub promises: Promises,
+    /// Whether strangers take part, so that newcomers are on probation. Keys cost nothing all the same.
+    pub open: bool,
     /// What was left out of it, to find the least that fails.
     pub without: BTreeSet<Part>,
 }
@@ -113,6 +115,8 @@ pub struct MachineSpec {
     pub start_ms: u64,
     /// What it does with the units it was given, and what else it is up to.
     pub conduct: Conduct,
+    /// Units that everybody else has seen it do well before the world began.
+    pub standing: u32,
     /// How far its clock is ahead of the world's, or behind, in milliseconds.
     pub skew_ms: i64,
     /// How much its clock gains, or loses, in millionths.
@@ -264,6 +268,7 @@ impl MachineSpec {
         speed_per_mille: 1000,
         start_ms: 0,
         conduct: Conduct::Honest,
+        standing: 0,
         skew_ms: 0,
         drift_ppm: 0,
         hidden: false,
@@ -354,6 +359,7 @@ impl Scenario {
             calm_at_ms: 0,
             end_ms: 30 * 60 * 1000,
             promises: Promises::ALL,
+            open: false,
             without: BTreeSet::new(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use potluck_peer::{Action, Actions, Chance, Event, Need, News, Peer, Ran};
+use potluck_peer::{Action, Actions, Chance, Credit, Event, Need, News, Peer, Ran};
 use potluck_unit::{JobId, Message, PeerId, ResultHash, Time};
 
 use crate::cheap::{WorldDraws, remembering};
@@ -125,8 +125,16 @@ impl World {
     /// The world of a scenario, before anything has happened.
     pub fn new(scenario: Scenario) -> World {
         let specs = scenario.machines.iter().cloned().enumerate();
-        let machines: Vec<Machine> =
+        let mut machines: Vec<Machine> =
             specs.map(|(number, spec)| Machine::new(number, scenario.seed, spec)).collect();
+        let credits: BTreeMap<PeerId, Credit> = (machines.iter())
+            .filter(|machine| machine.spec.standing > 0)
+            .map(|m| (m.id, Credit { peer: m.id, units: m.spec.standing, at: BEGIN }))
+            .collect();
+        for machine in &mut machines {
+            machine.disk.credits = credits.clone();
+            machine.disk.credits.remove(&machine.id);
+        }
         let work = Work::of(&scenario, |spec| {
             // The submitter of a job that was left out may be left out too.
             let machine = machines.get(spec.submitter).unwrap_or(&machines[0]);
@@ -146,6 +154,7 @@ impl World {
                 seed: scenario.seed,
                 verify: remembering(),
                 draws: WorldDraws::of_seed(scenario.seed),
+                open: scenario.open,
             },
             plots: Plots::new(),
             leaves: BTreeMap::new(),
