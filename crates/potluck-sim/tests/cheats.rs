@@ -1,5 +1,6 @@
-//! One kind of cheat at a time, and what must come of it. Each world would fail without the defence
-//! that its test names; what the peers lack so far is ignored, with what it takes.
+//! One kind of cheat at a time, and what must come of it. Most cheats meet more than one defence, so
+//! that a world may pass without one of them: what lies about much is found even if nobody audits. What
+//! the peers lack so far is ignored, with what it takes.
 
 use potluck_peer::Verdict;
 use potluck_sim::{

@@ -61,6 +61,7 @@ fn a_young_grid_accepts_as_soon_as_one_among_friends() {
 }
 
 /// Three in eleven have done well for long and now lie about one unit in ten, where one copy is enough.
+/// Without audits they would keep more.
 #[test]
 fn sleepers_among_the_established_keep_no_wrong_unit_in_a_hundred() {
     let sleeper = Conduct::Lies { per_mille: 100, pact: Some(1), after: 0, job: None };
