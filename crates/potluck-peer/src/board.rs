@@ -297,7 +297,7 @@ impl Peer {
             self.gossip.refuse(now, record.id());
             return false;
         }
-        let entry = Entry {
+        let mut entry = Entry {
             record: record.clone(),
             tally: Tally::new(&id, job, &self.me),
             receipts: RecordSet::default(),
@@ -323,6 +323,7 @@ impl Peer {
             taken: BTreeMap::new(),
             changed: false,
         };
+        entry.tally.settles_all = own;
         self.board.jobs.insert(id, entry);
         self.board.records.insert(record);
         self.board.jobs_set.insert(record);

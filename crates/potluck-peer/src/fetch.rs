@@ -151,6 +151,7 @@ impl Peer {
     /// The local user wants a job's outcomes here.
     pub(crate) fn on_collect(&mut self, id: &JobId, actions: &mut Actions) {
         let Some(entry) = self.board.get_mut(id) else { return };
+        entry.tally.settles_all = true;
         if !std::mem::replace(&mut entry.collect, true) {
             self.keepers.forget(id);
             entry.to_fetch =

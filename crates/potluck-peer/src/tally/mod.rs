@@ -49,6 +49,8 @@ pub(crate) struct Tally {
     voter_at: BTreeMap<PeerId, u16>,
     me: PeerId,
     lot: Lot,
+    /// Whether this peer settles every dispute of the job itself: it wants the results.
+    pub(crate) settles_all: bool,
     chunks: Vec<Chunk>,
     /// For each unit the lowest level at which somebody with a seat has spoken.
     covered: Vec<u8>,
@@ -120,6 +122,7 @@ impl Tally {
             voter_at: BTreeMap::new(),
             me: *me,
             lot: id.lot(me),
+            settles_all: false,
             chunks: (0..job.chunks()).map(|_| Chunk::default()).collect(),
             covered: vec![NO_SEAT; job.units as usize],
             covering,
@@ -372,7 +375,7 @@ impl Tally {
             // Whoever ran it or is called to knows, or soon will.
             let settles =
                 self.windows.settles_at(self.lot, self.chunk_of(index), self.created) == 0;
-            let outside = !settles && chunk.own(place).is_none();
+            let outside = !settles && !self.settles_all && chunk.own(place).is_none();
             let great = || self.led(index, standing).filter(|_| outside);
             let found = if chunk.blind & bit != 0 {
                 majority(&results, self.copies, 1)

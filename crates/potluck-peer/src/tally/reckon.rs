@@ -139,6 +139,9 @@ impl Tally {
             .filter(|(voter, _, seated)| *seated && live(voter))
             .map(|(_, result, _)| result)
             .collect();
-        majority(&results, self.copies, LEAD)
+        let led = majority(&results, self.copies, LEAD)?;
+        let mut words = self.words_on(index).filter(|(_, result, _)| *result == led);
+        let known = |voter: u16| standing.is_known(&self.voters[usize::from(voter)].0);
+        words.any(|(voter, _, seated)| seated && known(voter)).then_some(led)
     }
 }
