@@ -278,6 +278,16 @@ impl Oracle {
             }
             same
         });
+        // What its disk tells it may amount to more than it had judged before it crashed.
+        for id in peer.jobs() {
+            let units = peer.job_record(&id).map_or(0, |job| job.units);
+            for index in 0..units {
+                if let Some(Verdict::Accepted(result)) = peer.verdict(&id, index) {
+                    let convictions = view.convictions;
+                    view.accepted.entry((id, index)).or_insert((result, convictions));
+                }
+            }
+        }
         forgotten.map_or(Ok(()), |(index, verdict)| {
             Err(format!(
                 "I5: machine {who} forgot over a restart that it accepted unit {index}: {verdict:?}"
