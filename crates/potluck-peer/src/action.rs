@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use potluck_unit::{BlobId, JobId, Message, PeerId, ResultHash, Signed, Time};
 
-use crate::standing::Conviction;
+use crate::standing::{Conviction, Credit};
 
 /// One thing to do. Actions are carried out in order, with one exception that is a promise: every
 /// [`Action::Keep`] of a turn is on disk before any [`Action::Say`] of that turn leaves.
@@ -109,17 +109,6 @@ pub struct Source {
     pub peer: PeerId,
     /// Where, if it is not a neighbour.
     pub addresses: Vec<SocketAddr>,
-}
-
-/// What a peer has earned here, as of a time: kept over restarts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Credit {
-    /// Whose it is.
-    pub peer: PeerId,
-    /// How many of its units this peer saw accepted, older ones counting less.
-    pub units: u32,
-    /// When that was so.
-    pub at: Time,
 }
 
 /// News for the local user.

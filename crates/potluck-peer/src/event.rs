@@ -44,7 +44,7 @@ pub enum Event {
     /// A conviction that this peer noted before it was restarted.
     Convicted(crate::standing::Conviction),
     /// A standing that this peer kept before it was restarted.
-    Credited(crate::action::Credit),
+    Credited(crate::standing::Credit),
     /// The local user signed a job or a closing. Its module and inputs are already on disk.
     Submitted {
         /// The record.

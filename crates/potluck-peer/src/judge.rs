@@ -10,8 +10,8 @@ use potluck_unit::{
 };
 
 use crate::Peer;
-use crate::action::{Action, Actions, Credit, News};
-use crate::standing::{Conviction, Standing};
+use crate::action::{Action, Actions, News};
+use crate::standing::{Conviction, Credit, Standing};
 use crate::tally::{Own, Verdict};
 
 impl Peer {

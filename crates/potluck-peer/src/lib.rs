@@ -50,11 +50,11 @@ use potluck_unit::{
     Contact, DecodeError, Hello, Key, Message, PeerId, Record, Signed, Time, Topic,
 };
 
-pub use action::{Action, Actions, Credit, Need, News, Source};
+pub use action::{Action, Actions, Need, News, Source};
 pub use chance::Chance;
 pub use config::{Config, Draws, Read, Verify};
 pub use event::{Event, Ran, Report};
-pub use standing::{Conviction, Level};
+pub use standing::{Conviction, Credit, Level};
 pub use status::{Assurance, JobStatus, PeerStatus, UnitStatus, Word};
 pub use tally::{Counts, Verdict};
 

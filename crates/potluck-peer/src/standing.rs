@@ -12,8 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use potluck_unit::{JobId, PeerId, RecordId, ResultHash, Time};
 
-use crate::action::Credit;
-
 /// Proof that a peer signed a wrong receipt. The record itself stays kept with its job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conviction {
@@ -31,6 +29,17 @@ pub struct Conviction {
     pub record: RecordId,
     /// When the liar signed it, by its own clock.
     pub made: Time,
+}
+
+/// What a peer has earned here, as of a time: kept over restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Credit {
+    /// Whose it is.
+    pub peer: PeerId,
+    /// How many of its units this peer saw accepted, older ones counting less.
+    pub units: u32,
+    /// When that was so.
+    pub at: Time,
 }
 
 /// How well a peer is known here.
