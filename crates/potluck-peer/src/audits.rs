@@ -28,6 +28,10 @@ const DELAY_MS: u64 = 2000;
 /// The share of cheats that is reckoned with: a third.
 const CHEATS: f64 = 1.0 / 3.0;
 
+/// Where several copies must agree, liars raise the rate to so many times the usual at most: they
+/// must have owned all the seats of a unit to get anything accepted there.
+const AGREED_TIMES: f64 = 2.5;
+
 /// How many units in one may be wrong for this quality, in the long run.
 pub(crate) fn wrong_share(quality: Quality) -> f64 {
     match quality {
@@ -70,8 +74,9 @@ fn worker_rate(job: &Job, credit: u64) -> f64 {
 pub(crate) fn rate(job: &Job, liars: usize, credit: Option<u64>) -> f64 {
     let by_worker =
         credit.filter(|_| job.copies == 1).map_or(0.0, |credit| worker_rate(job, credit));
+    let most = if job.copies == 1 { AUDITORS_MAX } else { AGREED_TIMES * usual_max(job.quality) };
     // Whoever spoke is audited each for itself.
-    (job_rate(job, liars).max(by_worker) / f64::from(job.copies)).min(AUDITORS_MAX)
+    job_rate(job, liars).max(by_worker).min(most) / f64::from(job.copies)
 }
 
 impl Peer {
@@ -192,6 +197,13 @@ mod tests {
         check(Quality::Bulk, 100_000, 1, None, 0.044);
         check(Quality::Bulk, 100_000, 20, None, 0.515);
         check(Quality::Bulk, 100, 1, None, AUDITORS_MAX);
+    }
+
+    #[test]
+    fn a_job_of_several_copies_is_not_run_five_times_for_one_liar() {
+        let job = Job { copies: 2, ..job(Quality::Standard, 1000) };
+        assert!((rate(&job, 0, None) - 0.1).abs() < 1e-9);
+        assert!((rate(&job, 1, None) - 0.25).abs() < 1e-9);
     }
 
     #[test]
