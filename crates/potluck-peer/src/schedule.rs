@@ -29,8 +29,8 @@ const CLAIM_US_MAX: u64 = 2_000_000;
 const CLAIM_SETTLED_US_MAX: u64 = 20_000_000;
 /// Units claimed at once while nothing is known of how long one takes.
 const CLAIM_UNKNOWN: u32 = 4;
-/// How long before its start a claim is said, where not everybody is a neighbour: the 99.9th
-/// percentile of gossip delay with room. In simulation it takes duplicates from 4.4 % to 0.9 %.
+/// How long before its start a claim is said, where not everybody is a neighbour: gossip with its
+/// announcements and questions takes less.
 const SETTLE_MS: u64 = 2000;
 /// Work handed to a slot at once: long enough that handing over costs nothing.
 const ASSIGN_US: u64 = 50_000;

@@ -101,10 +101,9 @@ pub(crate) struct Counted {
 
 /// Distinct voters on one job.
 const VOTERS_MAX: u16 = u16::MAX;
-/// Words on one unit: honest ones are k and a few; the rest is somebody's flood.
+/// Words on one unit: honest ones are k and a few; the rest is somebody's flood. A word says
+/// something of one unit at least, so a chunk has 64 times as many at most.
 const WORDS_MAX: u32 = 64;
-/// Words on one chunk: a word for each unit and copy in the worst honest case, and some.
-const CHUNK_WORDS_MAX: usize = 4096;
 
 impl Tally {
     /// Nothing counted yet.
@@ -205,7 +204,7 @@ impl Tally {
                 u32::try_from(held.count()).unwrap_or(0)
             };
             let (carried, before) = (word.carried, fetched(self, word.carried));
-            if self.chunks[chunk as usize].words.len() < CHUNK_WORDS_MAX {
+            if word.said | word.gave_up != 0 {
                 self.chunks[chunk as usize].words.push(word);
             }
             self.counts.fetched += fetched(self, carried) - before;
