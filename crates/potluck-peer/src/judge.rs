@@ -6,20 +6,23 @@
 use std::collections::BTreeSet;
 
 use potluck_unit::{
-    Draw, JobId, PeerId, ReceiptBatch, Record, ResultHash, Seat, Signed, Statement, Time, UnitId,
+    Draw, JobId, PeerId, ReceiptBatch, Record, Seat, Signed, Statement, Time, UnitId,
 };
 
 use crate::Peer;
 use crate::action::{Action, Actions, News};
+use crate::board::Entry;
 use crate::standing::{Conviction, Credit, Standing};
-use crate::tally::{Own, Verdict};
+use crate::tally::{Own, Verdict, Vote};
 
 impl Peer {
-    /// Receipts arrived, or were signed here. True if they were taken.
+    /// Receipts arrived, or were signed here. `draw` is what [`Peer::draw_of`] says of them. True if
+    /// they were taken.
     pub(crate) fn on_receipts(
         &mut self,
         now: Time,
         record: &Signed,
+        draw: Option<Draw>,
         actions: &mut Actions,
     ) -> bool {
         let Record::Receipts(batch) = record.record() else { return false };
@@ -31,11 +34,6 @@ impl Peer {
             self.gossip.refuse(now, record.id());
             return false;
         }
-        let Ok(draw) = self.draw_of(&peer, batch) else {
-            self.gossip.note_seen(record.id());
-            return false;
-        };
-        let Some(entry) = self.board.get_mut(&batch.job) else { return false };
         // Kept even if it says nothing new: sets that depended on the order of arrival would differ
         // from neighbour to neighbour, and be compared and given again for ever.
         entry.taken.insert(peer, taken);
@@ -59,8 +57,11 @@ impl Peer {
         } else {
             self.consider(now, &batch.job, record);
         }
-        for (index, found) in counted.contradictions {
-            self.convict(now, &batch.job, index, &peer, found, actions);
+        let (job, made) = (batch.job, batch.made);
+        for (index, found, said) in counted.contradictions {
+            let record = record.id();
+            let conviction = Conviction { peer, job, index, said, found, record, made };
+            self.convict(now, conviction, actions);
         }
         for receipt in &batch.receipts {
             self.check_against_own(now, &batch.job, receipt.index, actions);
@@ -77,7 +78,7 @@ impl Peer {
 
     /// What the signer of a batch proves to have drawn; an error if it proves nothing, or not for
     /// the chunk that all of its units are in.
-    fn draw_of(&self, peer: &PeerId, batch: &ReceiptBatch) -> Result<Option<Draw>, ()> {
+    pub(crate) fn draw_of(&self, peer: &PeerId, batch: &ReceiptBatch) -> Result<Option<Draw>, ()> {
         let Seat::Drawn { chunk, proof } = &batch.seat else { return Ok(None) };
         let units = self.board.get(&batch.job).map_or(0..0, |entry| entry.job().units_of(*chunk));
         if !batch.receipts.iter().all(|receipt| units.contains(&receipt.index)) {
@@ -100,11 +101,11 @@ impl Peer {
         let Some(entry) = self.board.get(id) else { return };
         let Some(own) = entry.tally.own(index).filter(|_| !entry.unsteady) else { return };
         let unit = UnitId::of(id, index);
-        let (mut liars, mut sure) = (Vec::new(), own.sure);
+        let (mut lies, mut sure) = (Vec::new(), own.sure);
         for (peer, vote) in entry.tally.votes(index).filter(|(peer, _)| *peer != self.me) {
             let digest = own.witness.map(|witness| witness.work_digest(&peer, &unit));
             if vote.result != own.result || digest.is_some_and(|digest| digest != vote.digest) {
-                liars.push(peer);
+                lies.push((peer, vote));
             } else {
                 sure |= digest.is_some() && !self.standing.is_liar(&peer);
             }
@@ -114,8 +115,8 @@ impl Peer {
             strikes.len() >= Standing::STRIKES_MAX
                 || strikes.iter().any(|strike| (strike.job, strike.index) == (*id, index))
         };
-        liars.retain(|peer| !known(peer));
-        if liars.is_empty() {
+        lies.retain(|(peer, _)| !known(peer));
+        if lies.is_empty() {
             return;
         }
         if !sure {
@@ -124,53 +125,36 @@ impl Peer {
             self.plan_due = true;
             return;
         }
-        for liar in liars {
-            self.convict(now, id, index, &liar, own.result, actions);
+        for (peer, Vote { result: said, record, made, .. }) in lies {
+            let (job, found) = (*id, own.result);
+            let conviction = Conviction { peer, job, index, said, found, record, made };
+            self.convict(now, conviction, actions);
         }
     }
 
-    fn convict(
-        &mut self,
-        now: Time,
-        job: &JobId,
-        index: u32,
-        peer: &PeerId,
-        found: ResultHash,
-        actions: &mut Actions,
-    ) {
-        let Some(entry) = self.board.get(job).filter(|entry| entry.is_understood()) else {
+    fn convict(&mut self, now: Time, conviction: Conviction, actions: &mut Actions) {
+        let Conviction { peer, job, made, .. } = conviction;
+        if !self.board.get(&job).is_some_and(Entry::is_understood) {
             return;
-        };
-        let Some((_, vote)) = entry.tally.votes(index).find(|(other, _)| other == peer) else {
-            return;
-        };
-        let conviction = Conviction {
-            peer: *peer,
-            job: *job,
-            index,
-            said: vote.result,
-            found,
-            record: vote.record,
-            made: vote.made,
-        };
+        }
         // Where most are strangers each of them counts; else those who had something to lose, since
         // the others' work was tested anyway.
-        let weighty = !self.standing.is_strict() || self.standing.is_established(peer);
-        let dead = self.standing.is_dead(peer, job, vote.made);
+        let weighty = !self.standing.is_strict() || self.standing.is_established(&peer);
+        let dead = self.standing.is_dead(&peer, &job, made);
         if !self.standing.convict(conviction.clone()) {
             return;
         }
         actions.push(Action::Note(conviction.clone()));
-        actions.push(Action::Credit(Credit { peer: *peer, units: 0, at: now }));
+        actions.push(Action::Credit(Credit { peer, units: 0, at: now }));
         actions.tell(News::Convicted(conviction));
-        if !dead || self.standing.is_out(peer) {
+        if !dead || self.standing.is_out(&peer) {
             self.judge_all(now, actions);
         }
-        if let Some(entry) = self.board.get_mut(job).filter(|_| weighty)
+        if let Some(entry) = self.board.get_mut(&job).filter(|_| weighty)
             && entry.audits.liars.len() < LIARS_MAX
-            && entry.audits.liars.insert(*peer)
+            && entry.audits.liars.insert(peer)
         {
-            self.consider_all(now, job);
+            self.consider_all(now, &job);
         }
     }
 

@@ -360,7 +360,13 @@ impl Peer {
                 self.gossip.note_seen(record.id());
                 return self.on_misdeed(from, actions);
             }
-            Record::Receipts(_) => self.on_receipts(now, record, actions),
+            Record::Receipts(batch) => match self.draw_of(&record.signer(), batch) {
+                Ok(draw) => self.on_receipts(now, record, draw, actions),
+                Err(()) => {
+                    self.gossip.note_seen(record.id());
+                    return self.on_misdeed(from, actions);
+                }
+            },
             Record::Close(_) => self.on_close(record, actions),
             Record::Contact(_) => {
                 self.gossip.pass(record);
@@ -433,8 +439,10 @@ impl Peer {
             Record::Job(_) => {
                 self.on_job(now, record, Held::No(now), &mut nothing);
             }
-            Record::Receipts(_) => {
-                self.on_receipts(now, record, &mut nothing);
+            Record::Receipts(batch) => {
+                if let Ok(draw) = self.draw_of(&record.signer(), batch) {
+                    self.on_receipts(now, record, draw, &mut nothing);
+                }
             }
             Record::Close(_) => {
                 self.on_close(record, &mut nothing);

@@ -279,18 +279,18 @@ impl Peer {
 
     fn flush(&mut self, now: Time, (job, right): (JobId, Right), actions: &mut Actions) {
         let Some(waiting) = self.runs.waiting.remove(&(job, right)) else { return };
-        let seat = match right {
-            Right::Public => Seat::Public,
-            Right::Extra => Seat::Extra,
+        let (seat, draw) = match right {
+            Right::Public => (Seat::Public, None),
+            Right::Extra => (Seat::Extra, None),
             Right::Drawn(chunk) => {
-                let (proof, _) = self.config.draw(&self.key, &job.draw_input(chunk));
-                Seat::Drawn { chunk, proof }
+                let (proof, draw) = self.config.draw(&self.key, &job.draw_input(chunk));
+                (Seat::Drawn { chunk, proof }, Some(draw))
             }
         };
         for mut batch in batches(&ReceiptBatch::new(job, now, seat), waiting) {
             batch.identity = self.config.identity;
             let record = Signed::sign(&self.key, Record::Receipts(batch));
-            if self.on_receipts(now, &record, actions) {
+            if self.on_receipts(now, &record, draw, actions) {
                 self.spread(now, &record, None, actions);
             }
         }

@@ -263,6 +263,24 @@ fn receipts_for_units_that_do_not_exist_are_not_kept_and_end_the_connection() {
     assert!(actions.iter().any(|action| matches!(action, Action::HangUp { .. })));
 }
 
+/// A proof of another key's draw, and one for a chunk that the unit is not in.
+#[test]
+fn receipts_whose_draw_proves_nothing_are_not_kept_and_end_the_connection() {
+    for (drawer, chunk) in [(6, 0), (5, 1)] {
+        let (mut peer, job) = peer();
+        let id = job.job_id().unwrap();
+        let (proof, _) = key(drawer).draw(&id.draw_input(chunk));
+        let statement = Statement::NoResult(NoResult::Engine);
+        let receipts = vec![Receipt { index: 0, statement }];
+        let seat = Seat::Drawn { chunk, proof };
+        let batch = ReceiptBatch { receipts, ..ReceiptBatch::new(id, NOW, seat) };
+        let record = Signed::sign(&key(5), batch.into());
+        let actions = hear(&mut peer, NOW, Message::Records(vec![record.bytes().clone()]));
+        assert!(!actions.iter().any(|action| matches!(action, Action::Keep(_))));
+        assert!(actions.iter().any(|action| matches!(action, Action::HangUp { .. })));
+    }
+}
+
 #[test]
 fn a_peer_that_floods_a_job_with_receipts_is_heard_up_to_its_bound() {
     let (mut peer, _) = peer();

@@ -437,3 +437,18 @@ fn a_body_that_nobody_has_any_more_is_made_anew() {
     let runs = |action: &Action| matches!(action, Action::Run { units, .. } if *units == [0]);
     assert!(actions.iter().any(runs) || peer.slots_busy() == 1, "{actions:?}");
 }
+
+#[test]
+fn who_contradicts_itself_is_convicted_by_both_of_its_words() {
+    let mut peer = worker(2);
+    let record = job(1, 4, 2);
+    let id = record.job_id().unwrap();
+    hear(&mut peer, NOW, &record);
+    let second = receipt(id, 5, 0, 8);
+    hear(&mut peer, NOW, &receipt(id, 5, 0, 7));
+    hear(&mut peer, NOW, &second);
+    let [conviction] = &peer.convictions()[..] else { panic!("{:?}", peer.convictions()) };
+    let words = (conviction.found, conviction.said);
+    assert_eq!(words, (ResultHash([7; 16]), ResultHash([8; 16])));
+    assert_eq!((conviction.record, conviction.made), (second.id(), NOW));
+}

@@ -91,8 +91,8 @@ pub struct Counts {
 /// What became of a batch of receipts.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
-    /// Units on which its signer had signed another result, with that result.
-    pub(crate) contradictions: Vec<(u32, ResultHash)>,
+    /// Units on which its signer had signed another result, with that result and this one.
+    pub(crate) contradictions: Vec<(u32, ResultHash, ResultHash)>,
     /// Whether some receipt says that a run came to no result.
     pub(crate) gave_up: bool,
     /// Units on which its signer had said nothing yet, with a result.
@@ -226,7 +226,7 @@ impl Tally {
                 let worse = |other: &Word| word.public < other.public || word.drawn < other.drawn;
                 match before {
                     Some((before, _)) if before != result => {
-                        counted.contradictions.push((receipt.index, before));
+                        counted.contradictions.push((receipt.index, before, result));
                     }
                     _ if full => {}
                     Some(_) if own().all(|other| other.said & bit == 0 || worse(other)) => {

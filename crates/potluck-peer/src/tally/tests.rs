@@ -188,7 +188,7 @@ fn a_second_word_of_the_same_peer_is_known_or_a_contradiction() {
         counted.contradictions
     };
     assert_eq!(again(1), []);
-    assert_eq!(again(2), [(0, result(1))]);
+    assert_eq!(again(2), [(0, result(1), result(2))]);
 }
 
 #[test]
