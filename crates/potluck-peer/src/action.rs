@@ -1,6 +1,8 @@
 //! What a peer wants done.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use potluck_unit::{BlobId, JobId, Message, PeerId, ResultHash, Signed, Time};
 
@@ -153,7 +155,11 @@ pub enum News {
 
 /// The actions of one turn.
 #[derive(Debug, Default)]
-pub struct Actions(pub(crate) Vec<Action>);
+pub struct Actions {
+    list: Vec<Action>,
+    /// The message of records to each peer that may still grow: where it is, and its bytes.
+    open: BTreeMap<PeerId, (usize, usize)>,
+}
 
 impl Actions {
     /// No actions.
@@ -163,7 +169,29 @@ impl Actions {
 
     /// Adds one.
     pub(crate) fn push(&mut self, action: Action) {
-        self.0.push(action);
+        self.list.push(action);
+    }
+
+    /// Says a record to `to`, together with others of this turn.
+    pub(crate) fn say_record(&mut self, to: PeerId, record: Arc<[u8]>) {
+        let room = SAY_BYTES_MAX.saturating_sub(record.len());
+        let open = self.open.get_mut(&to).filter(|(_, bytes)| *bytes <= room);
+        if let Some((at, bytes)) = open
+            && let Some(Action::Say { message: Message::Records(records), .. }) =
+                self.list.get_mut(*at)
+            && records.len() < Message::RECORDS_MAX
+        {
+            *bytes += record.len();
+            records.push(record);
+            return;
+        }
+        self.open.insert(to, (self.list.len(), record.len()));
+        self.say(to, Message::Records(vec![record]));
+    }
+
+    /// Says records to `to`, in as few messages as their bounds allow.
+    pub(crate) fn say_records(&mut self, to: PeerId, records: impl IntoIterator<Item = Arc<[u8]>>) {
+        records.into_iter().for_each(|record| self.say_record(to, record));
     }
 
     /// Says `message` to `to`.
@@ -178,6 +206,39 @@ impl Actions {
 
     /// Takes all of them, leaving none.
     pub fn drain(&mut self) -> std::vec::Drain<'_, Action> {
-        self.0.drain(..)
+        self.open.clear();
+        self.list.drain(..)
+    }
+}
+
+/// Bytes of records put into one message.
+const SAY_BYTES_MAX: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_a_turn_share_messages_within_their_bounds() {
+        let (one, two) = (PeerId([1; 32]), PeerId([2; 32]));
+        let sizes = |bytes: usize, count: usize| -> Vec<(PeerId, usize)> {
+            let mut actions = Actions::new();
+            let record: Arc<[u8]> = vec![0; bytes].into();
+            for _ in 0..count {
+                actions.say_record(one, record.clone());
+                actions.say(one, Message::Have(vec![]));
+                actions.say_record(two, record.clone());
+            }
+            let said = actions.drain().filter_map(|action| match action {
+                Action::Say { to, message: Message::Records(records) } => Some((to, records.len())),
+                _ => None,
+            });
+            said.collect()
+        };
+        assert_eq!(sizes(1000, 2), [(one, 2), (two, 2)]);
+        let most = Message::RECORDS_MAX;
+        assert_eq!(sizes(1000, most + 1), [(one, most), (two, most), (one, 1), (two, 1)]);
+        assert_eq!(sizes(SAY_BYTES_MAX / 2, 2), [(one, 2), (two, 2)]);
+        assert_eq!(sizes(SAY_BYTES_MAX / 2 + 1, 2).len(), 4);
     }
 }

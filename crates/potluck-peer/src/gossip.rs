@@ -15,7 +15,7 @@ use potluck_unit::{
 };
 
 use crate::Peer;
-use crate::action::{Action, Actions};
+use crate::action::Actions;
 use crate::timers::Timer;
 
 /// Neighbours that get a relayed record pushed; the others get its id.
@@ -62,8 +62,6 @@ const MUCH: u32 = 256;
 /// A neighbour may fill a set for so long before others are heard too: one that gives next to nothing
 /// must not keep a peer from the rest. Time for a million records at 1,000 for each round trip.
 const FILL_MAX_MS: u64 = 60 * 1000;
-/// Bytes of records put into one message.
-const SAY_BYTES_MAX: usize = 256 << 10;
 
 /// What is on its way.
 #[derive(Debug, Default)]
@@ -266,7 +264,7 @@ impl Peer {
                 continue;
             }
             if at < eager {
-                actions.say(peer, Message::Records(vec![record.bytes().clone()]));
+                actions.say_record(peer, record.bytes().clone());
                 continue;
             }
             let ids = self.gossip.announce.entry(peer).or_default();
@@ -297,7 +295,7 @@ impl Peer {
         let batch = self.gossip.push.entry(to).or_default();
         batch.push(record.bytes().clone());
         if batch.len() == PUSH_MAX {
-            say_records(to, std::mem::take(batch).into_iter(), actions);
+            actions.say_records(to, std::mem::take(batch));
         }
         self.timers.at_latest(Timer::Push, now.plus_ms(PUSH_AFTER_MS));
     }
@@ -305,7 +303,7 @@ impl Peer {
     /// Pushes what was collected.
     pub(crate) fn push_all(&mut self, actions: &mut Actions) {
         for (peer, records) in std::mem::take(&mut self.gossip.push) {
-            say_records(peer, records.into_iter(), actions);
+            actions.say_records(peer, records);
         }
     }
 
@@ -372,7 +370,7 @@ impl Peer {
             bytes += record.len();
             bytes <= GIVE_BYTES_MAX
         });
-        say_records(from, found, actions);
+        actions.say_records(from, found);
     }
 
     /// Starts comparing a set with a neighbour, unless another is about to fill it.
@@ -469,7 +467,7 @@ impl Peer {
             }
             records.push(record.bytes().clone());
         }
-        say_records(from, records.into_iter(), actions);
+        actions.say_records(from, records);
         if let Some(next) = rest {
             let rest = IdRange { first: next, last: range.last };
             let print = set.fingerprint(rest);
@@ -478,27 +476,12 @@ impl Peer {
     }
 }
 
-/// Says records in as few messages as their bounds allow.
-fn say_records(to: PeerId, records: impl Iterator<Item = Arc<[u8]>>, actions: &mut Actions) {
-    let (mut batch, mut bytes) = (Vec::new(), 0);
-    for record in records {
-        if batch.len() == Message::RECORDS_MAX || bytes + record.len() > SAY_BYTES_MAX {
-            actions.say(to, Message::Records(std::mem::take(&mut batch)));
-            bytes = 0;
-        }
-        bytes += record.len();
-        batch.push(record);
-    }
-    if !batch.is_empty() {
-        actions.push(Action::Say { to, message: Message::Records(batch) });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use potluck_unit::{Key, NoResult, Receipt, ReceiptBatch, Seat, Statement};
 
     use super::*;
+    use crate::action::Action;
     use crate::event::Event;
 
     fn id(n: u64) -> RecordId {
@@ -515,22 +498,6 @@ mod tests {
         }
         assert_eq!((seen.ids.len(), seen.order.len()), (SEEN_MAX, SEEN_MAX));
         assert!(!seen.contains(&id(0)));
-    }
-
-    #[test]
-    fn records_are_said_within_the_bounds_of_a_message() {
-        let mut actions = Actions::new();
-        let record: Arc<[u8]> = vec![0; 1000].into();
-        let records = std::iter::repeat_n(record, Message::RECORDS_MAX + 10);
-        say_records(PeerId([0; 32]), records, &mut actions);
-        let sizes: Vec<usize> = (actions.drain())
-            .map(|action| match action {
-                Action::Say { message: Message::Records(records), .. } => records.len(),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(sizes.len(), 2);
-        assert_eq!(sizes.iter().sum::<usize>(), Message::RECORDS_MAX + 10);
     }
 
     const NOW: Time = crate::board::tests::NOW;

@@ -80,8 +80,9 @@ impl Peer {
     /// What was done for a job that leaves the board is from now on kept as standing.
     fn settle(&mut self, now: Time, tally: &Tally, actions: &mut Actions) {
         for (peer, units) in tally.credits() {
-            let credit = self.standing.settle(now, &peer, units);
-            actions.0.extend(credit.map(Action::Credit));
+            if let Some(credit) = self.standing.settle(now, &peer, units) {
+                actions.push(Action::Credit(credit));
+            }
         }
     }
 
