@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use potluck_unit::{Job, Quality};
 
 use crate::shrink::Part;
+use crate::trace::LINES_MAX;
 
 /// Everything that decides how a world goes.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct Scenario {
     pub calm_at_ms: u64,
     /// By when all must be well, in milliseconds.
     pub end_ms: u64,
+    /// How many of its last events a world that fails tells in words.
+    pub told: u64,
     /// What must hold.
     pub promises: Promises,
     /// Whether strangers take part, so that newcomers are on probation. Keys cost nothing all the same.
@@ -358,6 +361,7 @@ impl Scenario {
             blows: Vec::new(),
             calm_at_ms: 0,
             end_ms: 30 * 60 * 1000,
+            told: LINES_MAX as u64,
             promises: Promises::ALL,
             open: false,
             without: BTreeSet::new(),

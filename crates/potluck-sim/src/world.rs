@@ -13,7 +13,7 @@ use crate::network::Network;
 use crate::oracle::{Failure, Oracle};
 use crate::scenario::{Blow, Conduct, Faults, Scenario};
 use crate::story;
-use crate::trace::{LINES_MAX, Line, Trace};
+use crate::trace::{Line, Trace};
 use crate::work::Work;
 
 /// How often an end is looked for once faults have ended.
@@ -108,8 +108,9 @@ pub fn live(scenario: Scenario) -> Result<(World, Summary), Failure> {
     match world.run() {
         Ok(summary) => Ok((world, summary)),
         Err(failure) => {
+            let told = scenario.told;
             let mut again = World::new(scenario);
-            again.trace.tell_from(failure.event.saturating_sub(LINES_MAX as u64));
+            again.trace.tell_from(failure.event.saturating_sub(told));
             Err(again.run().err().unwrap_or(failure))
         }
     }

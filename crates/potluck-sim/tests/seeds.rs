@@ -18,11 +18,13 @@ fn left_out() -> BTreeSet<Part> {
     parts.map(|part| part.parse().unwrap_or_else(|error| panic!("{error}"))).collect()
 }
 
-/// The seed to repeat, from the command that a failure prints.
+/// The seed to repeat, from the command that a failure prints. `POTLUCK_SIM_TOLD` says how many of
+/// the last events to tell.
 #[test]
 fn one_seed() {
     let scenario = Scenario::of_seed(number("POTLUCK_SIM_SEED").unwrap_or(1));
-    match run(scenario.without(&left_out())) {
+    let told = number("POTLUCK_SIM_TOLD").unwrap_or(scenario.told);
+    match run(Scenario { told, ..scenario.without(&left_out()) }) {
         Ok(summary) => eprintln!("{summary:?}"),
         Err(failure) => panic!("{failure}"),
     }
