@@ -13,18 +13,23 @@ use crate::Peer;
 use crate::board::Entry;
 use crate::seats::AUDITORS_MAX;
 use crate::tally::places;
+use crate::timers::Timer;
 
 /// What this peer is to audit in one job.
 #[derive(Debug, Default)]
 pub(crate) struct Audits {
     /// Units by chunk, and when.
     due: BTreeMap<u32, (Time, u64)>,
+    /// The next chunk to consider again, while all are.
+    review: Option<u32>,
     /// Peers proven to lie in this job, as far as they raise the rate.
     pub(crate) liars: BTreeSet<PeerId>,
 }
 
 /// An audit begins within this time, so that its answer does not tell who was about to audit.
 const DELAY_MS: u64 = 2000;
+/// Chunks considered again in one turn: each costs a draw, as much as a few signatures.
+const REVIEW_MAX: usize = 64;
 /// The share of cheats that is reckoned with: a third.
 const CHEATS: f64 = 1.0 / 3.0;
 
@@ -91,11 +96,31 @@ impl Peer {
         }
     }
 
-    /// Considers everything again, after the rate has risen or the module has come.
+    /// Considers everything again, a part in each turn, after the rate has risen or the module has
+    /// come.
     pub(crate) fn consider_all(&mut self, now: Time, id: &JobId) {
-        let chunks = self.board.get(id).map_or(0, |entry| entry.job().chunks());
-        for chunk in 0..chunks {
-            self.consider_chunk(now, id, chunk, None);
+        if let Some(entry) = self.board.get_mut(id) {
+            entry.audits.review = Some(0);
+            self.timers.at_latest(Timer::Plan, now);
+        }
+    }
+
+    /// Considers some more chunks of the jobs that are to be considered again.
+    pub(crate) fn review_audits(&mut self, now: Time) {
+        let mut left = REVIEW_MAX;
+        for id in self.board.job_ids() {
+            let Some(entry) = self.board.get_mut(&id) else { continue };
+            let Some(from) = entry.audits.review else { continue };
+            let begun = (from..entry.job().chunks()).filter(|chunk| entry.tally.is_begun(*chunk));
+            let chunks: Vec<u32> = begun.take(left + 1).collect();
+            entry.audits.review = chunks.get(left).copied();
+            if entry.audits.review.is_some() {
+                self.timers.at_latest(Timer::Plan, now.plus_ms(1));
+            }
+            for chunk in chunks.into_iter().take(left) {
+                left -= 1;
+                self.consider_chunk(now, &id, chunk, None);
+            }
         }
     }
 
@@ -133,7 +158,7 @@ impl Peer {
         if units != 0 {
             let (due, wanted) = entry.audits.due.entry(chunk).or_insert((at, 0));
             *wanted |= units;
-            self.timers.at_latest(crate::timers::Timer::Plan, *due);
+            self.timers.at_latest(Timer::Plan, *due);
         }
     }
 
@@ -171,6 +196,8 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board::tests::{NOW, fetched, handle, hear, receipt, worker};
+    use crate::event::Event;
 
     fn job(quality: Quality, units: u32) -> Job {
         let mut job = crate::board::tests::plain_job(0, units, 1);
@@ -211,5 +238,24 @@ mod tests {
         check(Quality::Bulk, 100_000, 0, Some(0), AUDITORS_MAX);
         check(Quality::Bulk, 100_000, 0, Some(1000), 1.04);
         check(Quality::Bulk, 100_000, 0, Some(100_000), 0.015);
+    }
+
+    #[test]
+    fn a_job_that_is_considered_again_takes_no_more_draws_in_a_turn_than_are_bounded() {
+        let mut peer = worker(2);
+        let units = 2 * REVIEW_MAX as u32 + 1;
+        let record = crate::board::tests::job(1, units, 1);
+        let id = record.job_id().unwrap();
+        hear(&mut peer, NOW, &record);
+        (0..units).for_each(|index| drop(hear(&mut peer, NOW, &receipt(id, 5, index, 7))));
+        let drawn = |peer: &Peer| peer.board.get(&id).unwrap().draws.len();
+        assert_eq!(drawn(&peer), 0, "there is nothing to run yet");
+        fetched(&mut peer, NOW, id);
+        assert_eq!(drawn(&peer), REVIEW_MAX);
+        for turn in 1..=2 {
+            handle(&mut peer, NOW.plus_ms(turn), Event::Woke);
+        }
+        assert_eq!(drawn(&peer), units as usize);
+        assert!(peer.board.get(&id).unwrap().audits.review.is_none());
     }
 }

@@ -11,7 +11,6 @@ use crate::leases::LEASE_UNKNOWN_MS;
 use crate::runs::Right;
 use crate::schedule::Claimed;
 use crate::standing::Standing;
-use crate::tally::Tally;
 use crate::timers::Timer;
 
 impl Peer {
@@ -60,7 +59,7 @@ impl Peer {
                 entry.plan.barren |= !backup && turn_at.is_none();
                 continue;
             }
-            let pieces = pieces(&picked);
+            let pieces = pieces(picked.iter().map(|piece| (piece.chunk, piece.units, piece.right)));
             let held = !entry.plan.running.is_empty() || !entry.plan.claimed.is_empty();
             entry.plan.claimed.extend(picked);
             let lease_ms = entry.plan.lease_ms(slots);
@@ -120,16 +119,11 @@ impl Peer {
             if idle || plan.lease_until.ms_since(now) > RENEW_MS {
                 continue;
             }
-            let mut held: BTreeMap<u32, (u64, bool)> =
-                plan.running.iter().map(|(chunk, units)| (*chunk, (*units, false))).collect();
-            for piece in &plan.claimed {
-                let (units, secret) = held.entry(piece.chunk).or_default();
-                *units |= piece.units;
-                *secret |= piece.right != Right::Public;
-            }
-            let held = held.into_iter().take(Claim::PIECES_MAX);
-            let pieces = held.map(|(chunk, (units, secret))| Piece { chunk, units, secret });
-            let pieces = pieces.collect();
+            // By which right was said when it was claimed, and is not forgotten.
+            let running = plan.running.iter().map(|(chunk, units)| (*chunk, *units, Right::Public));
+            let claimed = plan.claimed.iter().map(|piece| (piece.chunk, piece.units, piece.right));
+            let mut pieces = pieces(running.chain(claimed));
+            pieces.truncate(Claim::PIECES_MAX);
             let lease_ms = plan.lease_ms(slots).max(LEASE_UNKNOWN_MS);
             plan.lease_until = now.plus_ms(u64::from(lease_ms));
             self.say_claim(now, id, lease_ms, pieces, actions);
@@ -137,14 +131,15 @@ impl Peer {
     }
 }
 
-fn pieces(picked: &[Claimed]) -> Vec<Piece> {
-    let mut held: BTreeMap<u32, (u64, bool)> = BTreeMap::new();
-    for piece in picked {
-        let (units, secret) = held.entry(piece.chunk).or_default();
-        *units |= piece.units;
-        *secret |= piece.right != Right::Public;
+/// Units of chunks as a claim names them: each chunk once.
+fn pieces(held: impl Iterator<Item = (u32, u64, Right)>) -> Vec<Piece> {
+    let mut pieces: BTreeMap<u32, Piece> = BTreeMap::new();
+    for (chunk, units, right) in held {
+        let piece = pieces.entry(chunk).or_insert(Piece { chunk, units: 0, secret: false });
+        piece.units |= units;
+        piece.secret |= right != Right::Public;
     }
-    held.into_iter().map(|(chunk, (units, secret))| Piece { chunk, units, secret }).collect()
+    pieces.into_values().collect()
 }
 
 /// Picks up to `most` units with a seat for this peer, in its own order, and drops from its lists the
@@ -200,13 +195,6 @@ pub(crate) fn some_of(units: u64, most: u32, ticket: u64) -> u64 {
         turned &= !(1 << (63 - turned.leading_zeros()));
     }
     turned.rotate_left(turn)
-}
-
-impl Tally {
-    /// Whether anybody has said anything of a chunk.
-    pub(crate) fn is_begun(&self, chunk: u32) -> bool {
-        self.workers_of(chunk).next().is_some()
-    }
 }
 
 /// Secret lots drawn in one turn: each costs as much as a few signatures.

@@ -47,7 +47,8 @@ impl Peer {
         for chunk in &chunks {
             entry.seats.on_word(now, *chunk, &peer);
         }
-        entry.plan.note_hearsay(batch.receipts.len() as u64, batch.spent_ms);
+        let most_ms = entry.job().limits.deadline_ms;
+        entry.plan.note_hearsay(batch.receipts.len() as u64, batch.spent_ms, most_ms);
         entry.receipts.insert(record);
         let wider = entry.tally.reckon(chunks, &self.standing);
         self.board.records.insert(record);
@@ -231,16 +232,16 @@ impl Peer {
         let Some((was, is)) = judged else {
             // A late copy is good work too.
             if let Some(peer) = peer.filter(|peer| took_part && before.contains(peer)) {
-                self.standing.note_work(&peer, true);
+                self.standing.note_work(&peer, 1);
             }
             return;
         };
         if took_part && matches!(was, Verdict::Accepted(_)) {
-            before.iter().for_each(|peer| self.standing.note_work(peer, false));
+            before.iter().for_each(|peer| self.standing.note_work(peer, -1));
         }
         if took_part && matches!(is, Verdict::Accepted(_)) {
             let right: Vec<PeerId> = entry.tally.supporters(index).collect();
-            right.iter().for_each(|peer| self.standing.note_work(peer, true));
+            right.iter().for_each(|peer| self.standing.note_work(peer, 1));
         }
         let Some(entry) = self.board.get_mut(id) else { return };
         match is {
@@ -249,13 +250,15 @@ impl Peer {
                 entry.disputed.remove(&index);
             }
         }
+        // Also when another result takes the place of the one before.
+        if matches!(was, Verdict::Accepted(_)) {
+            actions.tell(News::Reopened { job: *id, index });
+        }
         if let Verdict::Accepted(result) = is {
             actions.tell(News::Accepted { job: *id, index, result });
             if !entry.tally.is_fetched(index) && entry.collect {
                 entry.to_fetch.insert(index);
             }
-        } else if matches!(was, Verdict::Accepted(_)) {
-            actions.tell(News::Reopened { job: *id, index });
         }
         // From open to partial, what was still to be done is still to be done.
         let undone = matches!(is, Verdict::Open | Verdict::Partial(_));
@@ -282,7 +285,7 @@ impl Peer {
         }
         if !std::mem::replace(&mut entry.took_part, true) {
             for (peer, units) in entry.tally.credits() {
-                (0..units).for_each(|_| self.standing.note_work(&peer, true));
+                self.standing.note_work(&peer, units as i32);
             }
         }
     }

@@ -225,10 +225,9 @@ impl Peer {
             }
             Err(why) => Statement::NoResult(why),
         };
-        // Somebody else's batch carried the body already.
-        let carried = entry.tally.votes(index).any(|(_, vote)| {
-            matches!(statement, Statement::Outcome { result, .. } if result == vote.result)
-        });
+        // Somebody's batch carried the body already. Who only signed the result may not have it.
+        let carried = matches!(statement,
+            Statement::Outcome { result, .. } if entry.tally.is_carried(index, result));
         let made = match statement {
             Statement::Outcome { result, .. } if report.body.is_none() => Some(result),
             Statement::Outcome { .. } | Statement::NoResult(_) => None,

@@ -79,8 +79,10 @@ pub(crate) struct Plan {
     /// Whether the last look found nothing to claim, and nothing has happened since that could
     /// have freed a seat. Looking costs a pass over all chunks that are left.
     pub(crate) barren: bool,
-    /// How long a unit takes here, in microseconds, once one has run.
+    /// How long a unit takes, in microseconds: as others say, until one has run here.
     cost_us: Option<u64>,
+    /// Whether one has run here.
+    measured: bool,
     chunk_units: u32,
     pub(crate) chunks: u32,
     peers: u32,
@@ -102,6 +104,7 @@ impl Plan {
             ready_at: Time(0),
             barren: false,
             cost_us: None,
+            measured: false,
             chunk_units: job.chunk_units(),
             chunks: job.chunks(),
             peers: job.peers,
@@ -130,13 +133,17 @@ impl Plan {
     /// Units took `spent_us` together. Takes half of what is new, so that one odd unit passes.
     pub(crate) fn note_cost(&mut self, units: u64, spent_us: u64) {
         let cost = spent_us / units.max(1);
-        self.cost_us = Some(self.cost_us.map_or(cost, |before| u64::midpoint(before, cost)));
+        let measured = std::mem::replace(&mut self.measured, true);
+        let before = self.cost_us.filter(|_| measured);
+        self.cost_us = Some(before.map_or(cost, |before| u64::midpoint(before, cost)));
     }
 
-    /// Others say how long units took them: better than nothing until one has run here.
-    pub(crate) fn note_hearsay(&mut self, units: u64, spent_ms: u32) {
-        if self.cost_us.is_none() && spent_ms > 0 {
-            self.cost_us = Some(u64::from(spent_ms) * 1000 / units.max(1));
+    /// Others say how long units took them: better than nothing until one has run here. Nobody may
+    /// take longer than `most_ms`, whatever it says.
+    pub(crate) fn note_hearsay(&mut self, units: u64, spent_ms: u32, most_ms: u64) {
+        if !self.measured && spent_ms > 0 {
+            let cost = u64::from(spent_ms) * 1000 / units.max(1);
+            self.cost_us = Some(cost.min(most_ms.saturating_mul(1000)));
         }
     }
 
@@ -316,6 +323,7 @@ impl Peer {
             return;
         }
         self.drop_idle_claims();
+        self.review_audits(now);
         for slot in 0..self.runs.slots() {
             while self.runs.has_room(slot, QUEUE_MAX, NEARLY_DONE_US)
                 && self.assign(now, slot, actions)

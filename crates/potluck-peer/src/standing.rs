@@ -152,13 +152,13 @@ impl Standing {
         Some(self.credits.entry(*peer).or_default())
     }
 
-    /// A unit on which this peer is right was accepted, or is open again.
-    pub(crate) fn note_work(&mut self, peer: &PeerId, accepted: bool) {
+    /// So many more units on which this peer is right are accepted, or fewer.
+    pub(crate) fn note_work(&mut self, peer: &PeerId, units: i32) {
         if self.is_liar(peer) {
             return;
         }
         if let Some(account) = self.account(peer) {
-            account.live = if accepted { account.live + 1 } else { account.live.saturating_sub(1) };
+            account.live = account.live.saturating_add_signed(units);
         }
     }
 
@@ -295,7 +295,7 @@ pub(crate) mod tests {
     fn work_halves_in_a_fortnight_and_is_lost_with_the_first_strike() {
         let mut standing = Standing::default();
         for _ in 0..400 {
-            standing.note_work(&LIAR, true);
+            standing.note_work(&LIAR, 1);
         }
         let fortnight = Time(14 * 24 * 3600 * 1000);
         assert_eq!(standing.level(Time(0), &LIAR, 1e-3), Level::Established);
@@ -304,7 +304,7 @@ pub(crate) mod tests {
         assert_eq!(standing.credit(fortnight, &LIAR), 200);
         standing.convict(conviction(7, 0));
         assert_eq!(standing.credit(fortnight, &LIAR), 0);
-        standing.note_work(&LIAR, true);
+        standing.note_work(&LIAR, 1);
         assert_eq!(standing.level(fortnight, &LIAR, 1e-2), Level::Newcomer);
     }
 
@@ -339,7 +339,7 @@ pub(crate) mod tests {
             let account = Account { live: u32::try_from(n).unwrap() + 1, ..Account::default() };
             standing.credits.insert(peer(n), account);
         }
-        standing.note_work(&peer(Standing::CREDITS_MAX), true);
+        standing.note_work(&peer(Standing::CREDITS_MAX), 1);
         assert_eq!(standing.credits.len(), Standing::CREDITS_MAX);
         assert_eq!(standing.credit(Time(0), &peer(0)), 0);
         assert_eq!(standing.credit(Time(0), &peer(1)), 2);

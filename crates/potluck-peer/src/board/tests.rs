@@ -414,6 +414,41 @@ fn a_body_that_is_not_found_holds_up_no_other_and_is_asked_for_again() {
     assert_eq!(bodies(&handle(&mut peer, later, Event::Woke)), [0]);
 }
 
+/// Bodies that this peer's receipts carry when it runs a unit of which another, who ran it first,
+/// sent the result with or without its body.
+fn carried_after(other_sends: bool) -> Vec<Vec<u8>> {
+    let mut peer = worker(2);
+    let record = job(1, 1, 2);
+    let id = record.job_id().unwrap();
+    hear(&mut peer, NOW, &record);
+    fetched(&mut peer, NOW, id);
+    let body: std::sync::Arc<[u8]> = b"some bytes".as_slice().into();
+    let result = BlobId::of(&body).result_hash();
+    let statement = Statement::Outcome { result, digest: WorkDigest([5; 16]) };
+    let receipts = vec![Receipt { index: 0, statement }];
+    let bodies = if other_sends { vec![body.to_vec()] } else { vec![] };
+    let batch = ReceiptBatch { receipts, bodies, ..ReceiptBatch::new(id, NOW, Seat::Public) };
+    hear(&mut peer, NOW, &Signed::sign(&key(5), batch.into()));
+    let result = Ok((result, potluck_unit::Witness([3; 32])));
+    let report = crate::Report { index: 0, result, body: Some(body) };
+    let ran = Ran { slot: 0, job: id, reports: vec![report], spent_us: 1, done: true };
+    let actions = handle(&mut peer, NOW, Event::Ran(ran));
+    let own = actions.iter().filter_map(|action| match action {
+        Action::Keep(record) => match record.record() {
+            Record::Receipts(batch) => Some(batch.bodies.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    own.flatten().collect()
+}
+
+#[test]
+fn a_body_that_nobody_has_sent_goes_with_the_receipt_though_somebody_signed_its_result() {
+    assert_eq!(carried_after(false), [b"some bytes".to_vec()]);
+    assert!(carried_after(true).is_empty());
+}
+
 #[test]
 fn a_body_that_nobody_has_any_more_is_made_anew() {
     let mut peer = worker(1);

@@ -152,6 +152,21 @@ fn claims_are_small_at_first_then_by_time_and_single_at_the_end() {
     });
 }
 
+#[test]
+fn what_others_say_a_unit_takes_counts_until_one_has_run_here_and_never_beyond_the_deadline() {
+    entry(1, |entry, _, _| {
+        entry.plan.note_hearsay(1, u32::MAX, 5000);
+        assert_eq!(entry.plan.cost_us(), Some(5_000_000));
+        entry.plan.note_hearsay(2, 10, 5000);
+        assert_eq!(entry.plan.cost_us(), Some(5000));
+        entry.plan.note_cost(1, 300);
+        entry.plan.note_hearsay(1, 4000, 5000);
+        assert_eq!(entry.plan.cost_us(), Some(300));
+        entry.plan.note_cost(1, 100);
+        assert_eq!(entry.plan.cost_us(), Some(200));
+    });
+}
+
 fn claims(actions: &[Action]) -> Vec<Claim> {
     let records = actions.iter().filter_map(|action| match action {
         Action::Say { message: Message::Records(records), .. } => Some(records.clone()),

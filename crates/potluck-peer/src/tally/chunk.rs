@@ -137,10 +137,15 @@ impl Chunk {
         let fetched = || self.bodies.iter().any(|(at, body)| *at == place && *body == result);
         let found =
             || self.dropped & bit == 0 && self.own(place).is_some_and(|own| own.result == result);
-        let carried = |word: &Word| {
-            word.carried & bit != 0 && word.vote(index).is_some_and(|(said, _)| said == result)
-        };
-        fetched() || found() || self.words.iter().any(carried)
+        fetched() || found() || self.carries(place, index, result)
+    }
+
+    /// Whether a word on the unit came with the body of this result.
+    pub(super) fn carries(&self, place: u8, index: u32, result: ResultHash) -> bool {
+        self.words.iter().any(|word| {
+            word.carried >> place & 1 == 1
+                && word.vote(index).is_some_and(|(said, _)| said == result)
+        })
     }
 }
 

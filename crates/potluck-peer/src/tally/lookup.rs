@@ -85,6 +85,11 @@ impl Tally {
         said.map(|word| (self.voters[usize::from(word.voter)].0, word.said))
     }
 
+    /// Whether anybody has signed a result of any unit of a chunk.
+    pub(crate) fn is_begun(&self, chunk: u32) -> bool {
+        self.workers_of(chunk).next().is_some()
+    }
+
     /// Units of a chunk on which a peer has said anything.
     pub(crate) fn spoken(&self, chunk: u32, peer: &PeerId) -> u64 {
         let Some(voter) = self.voter_at.get(peer) else { return 0 };
@@ -170,6 +175,11 @@ impl Tally {
         self.at(index).is_some_and(|(chunk, place)| chunk.holds(place, index, result))
     }
 
+    /// Whether a batch of receipts that is known here carried the body of this result.
+    pub(crate) fn is_carried(&self, index: u32, result: ResultHash) -> bool {
+        self.at(index).is_some_and(|(chunk, place)| chunk.carries(place, index, result))
+    }
+
     /// Notes whether this peer ran a unit, is running it, or gave up on it.
     pub(crate) fn note_ran(&mut self, index: u32, ran: bool) {
         if let Some((chunk, place)) = self.at_mut(index) {
@@ -202,7 +212,7 @@ impl Tally {
 
     fn right_about(&self, index: u32) -> Vec<u16> {
         let Verdict::Accepted(accepted) = self.verdict(index) else { return Vec::new() };
-        let right = self.words_on(index).filter(|(_, result, _)| *result == accepted);
+        let right = self.words_on(index).into_iter().filter(|(_, result, _)| *result == accepted);
         right.map(|(voter, _, _)| voter).collect()
     }
 
@@ -228,11 +238,11 @@ impl Tally {
         units
     }
 
-    /// Units that some have spoken of and that are not accepted.
+    /// Units that some have spoken of and that are not accepted: wider windows may change that.
     pub(crate) fn waiting(&self) -> Vec<u32> {
         let mut units = Vec::new();
         for (chunk, place) in (0..).zip(&self.chunks) {
-            let open = place.partial | place.disputed;
+            let open = place.partial | place.disputed | place.unrunnable;
             units.extend(places(open).map(|place| self.index(chunk, place)));
         }
         units

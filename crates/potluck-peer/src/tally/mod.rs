@@ -177,13 +177,13 @@ impl Tally {
         let Record::Receipts(batch) = record.record() else { return counted };
         let Some(voter) = self.voter(&record.signer()) else { return counted };
         let mut words: BTreeMap<u32, Word> = BTreeMap::new();
+        let bodies: BTreeSet<ResultHash> =
+            batch.bodies.iter().map(|body| potluck_unit::BlobId::of(body).result_hash()).collect();
         for receipt in batch.receipts.iter().filter(|receipt| receipt.index < self.units) {
             let chunk = self.chunk_of(receipt.index);
             let word = words.entry(chunk).or_insert_with(|| self.word(voter, record, chunk, draw));
-            self.sort(receipt, word, &mut counted);
+            self.sort(receipt, &bodies, word, &mut counted);
         }
-        let bodies: BTreeSet<ResultHash> =
-            batch.bodies.iter().map(|body| potluck_unit::BlobId::of(body).result_hash()).collect();
         if !counted.contradictions.is_empty() && self.two_tongued.insert(voter) {
             self.unsettled = true;
         }
@@ -212,8 +212,15 @@ impl Tally {
         counted
     }
 
-    /// Adds one receipt to a word, unless it says nothing new: neither a result nor a better seat.
-    fn sort(&self, receipt: &Receipt, word: &mut Word, counted: &mut Counted) {
+    /// Adds one receipt to a word, unless it says nothing new: neither a result, nor a better seat,
+    /// nor a body that was missing.
+    fn sort(
+        &self,
+        receipt: &Receipt,
+        bodies: &BTreeSet<ResultHash>,
+        word: &mut Word,
+        counted: &mut Counted,
+    ) {
         let Some((chunk, place)) = self.at(receipt.index) else { return };
         let bit = 1u64 << place;
         let heard = |word: &&Word| (word.said | word.gave_up) & bit != 0;
@@ -223,13 +230,22 @@ impl Tally {
         match receipt.statement {
             Statement::Outcome { result, .. } => {
                 let before = own().find_map(|word| word.vote(receipt.index));
-                let worse = |other: &Word| word.public < other.public || word.drawn < other.drawn;
+                // A draw may also give the right to audit.
+                let worse = |other: &Word| {
+                    word.public < other.public
+                        || word.drawn < other.drawn
+                        || word.draw.is_some() && other.draw.is_none()
+                };
                 match before {
                     Some((before, _)) if before != result => {
                         counted.contradictions.push((receipt.index, before, result));
                     }
                     _ if full => {}
-                    Some(_) if own().all(|other| other.said & bit == 0 || worse(other)) => {
+                    Some(_)
+                        if own().all(|other| other.said & bit == 0 || worse(other))
+                            || bodies.contains(&result)
+                                && !chunk.carries(place, receipt.index, result) =>
+                    {
                         word.said |= bit;
                     }
                     Some(_) => {}
@@ -368,26 +384,20 @@ impl Tally {
             .collect();
         let only: Vec<Voice> = voices.iter().map(|(_, voice)| *voice).collect();
         let mut after = verdict(&only, &gave_up, &self.rule(workers));
-        let mut led = false;
+        let led = self.led(index, standing);
         if after == Verdict::Disputed {
-            let results: Vec<ResultHash> = only.iter().map(|voice| voice.result).collect();
-            // Whoever ran it or is called to knows, or soon will.
-            let settles =
-                self.windows.settles_at(self.lot, self.chunk_of(index), self.created) == 0;
-            let outside = !settles && !self.settles_all && chunk.own(place).is_none();
-            let great = || self.led(index, standing).filter(|_| outside);
             let found = if chunk.blind & bit != 0 {
+                let results: Vec<ResultHash> = only.iter().map(|voice| voice.result).collect();
                 majority(&results, self.copies, 1)
             } else {
-                great().inspect(|_| led = true)
+                led.as_ref().map(|(result, _)| *result)
             };
             after = found.map_or(Verdict::Disputed, Verdict::Accepted);
-        } else if chunk.led & bit != 0 {
-            // Those it was led against count no longer, so that nobody contradicts.
-            led = self.led(index, standing).is_some();
         }
-        self.unsettled |= led != (chunk.led & bit != 0);
-        if led {
+        let was_led = chunk.led & bit != 0;
+        let told = led.as_ref().is_none_or(|(_, against)| against.is_subset(&self.suspects));
+        self.unsettled |= led.is_some() != was_led || !told;
+        if led.is_some() {
             self.at_mut(index)?.0.led |= bit;
         } else {
             self.at_mut(index)?.0.led &= !bit;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use potluck_unit::ResultHash;
 
-use super::chunk::{NO_SEAT, Word};
+use super::chunk::NO_SEAT;
 use super::verdict::{LEAD, Voice, has_quorum, majority};
 use super::{Tally, places};
 use crate::seats::drained;
@@ -96,52 +96,62 @@ impl Tally {
         let mut suspects = BTreeSet::new();
         for (chunk, place) in (0..).zip(&self.chunks) {
             for place in places(place.led) {
-                let index = self.index(chunk, place);
-                if let Some(led) = self.led(index, standing) {
-                    let others = self.words_on(index).filter(|(_, result, _)| *result != led);
-                    suspects.extend(others.map(|(voter, _, _)| voter));
-                }
+                let led = self.led(self.index(chunk, place), standing);
+                suspects.extend(led.into_iter().flat_map(|(_, against)| against));
             }
         }
         suspects
     }
 
-    /// Every result that was signed on a unit: voter, R, and whether the word has any seat.
-    pub(super) fn words_on(&self, index: u32) -> impl Iterator<Item = (u16, ResultHash, bool)> {
-        let (words, bit) = match self.at(index) {
-            Some((chunk, place)) => (&chunk.words[..], 1u64 << place),
-            None => (&[][..], 0),
-        };
-        let said = move |word: &&Word| word.said & bit != 0;
-        words.iter().enumerate().filter(move |(_, word)| said(word)).filter_map(
-            move |(at, word)| {
-                let alike = |other: &&Word| said(other) && other.voter == word.voter;
-                if words[..at].iter().any(|other| alike(&other)) {
-                    return None;
+    /// Every result that was signed on a unit: voter, R, and whether the word had a seat in the first
+    /// windows, or has one because its signer is called to settle or to audit.
+    pub(super) fn words_on(&self, index: u32) -> Vec<(u16, ResultHash, bool)> {
+        let Some((chunk, place)) = self.at(index) else { return Vec::new() };
+        let bit = 1u64 << place;
+        let mut words: Vec<(u16, ResultHash, bool)> = Vec::new();
+        for word in chunk.words.iter().filter(|word| word.said & bit != 0) {
+            let seated = word.settler || word.level() == 0 || self.is_auditor(chunk, bit, word);
+            match words.iter_mut().find(|(voter, ..)| *voter == word.voter) {
+                Some((_, _, before)) => *before |= seated,
+                None => {
+                    let vote = word.vote(index).map(|(result, _)| (word.voter, result, seated));
+                    words.extend(vote);
                 }
-                let mut all = words[at..].iter().filter(alike);
-                let seated = all.any(|word| {
-                    word.settler || word.public <= self.level || word.drawn <= self.drawn_level
-                });
-                word.vote(index).map(|(result, _)| (word.voter, result, seated))
-            },
-        )
+            }
+        }
+        words
     }
 
-    /// What a great majority of those with a seat says of a unit, for a peer that did not run it.
-    pub(super) fn led(&self, index: u32, standing: &Standing) -> Option<ResultHash> {
+    /// What a great majority of those with a seat says of a unit, for a peer that neither ran it nor
+    /// is called to settle it, and who contradicts them. Goes by the first windows: how wide they
+    /// are now depends on who counts, and so on this.
+    pub(super) fn led(
+        &self,
+        index: u32,
+        standing: &Standing,
+    ) -> Option<(ResultHash, BTreeSet<u16>)> {
+        let (chunk, place) = self.at(index)?;
+        if !self.is_contested(chunk, 1 << place, index) || self.settles_all {
+            return None;
+        }
+        let called = self.windows.settles_at(self.lot, self.chunk_of(index), self.created) == 0;
+        if called || chunk.own(place).is_some() || chunk.blind >> place & 1 == 1 {
+            return None;
+        }
         let live = |voter: &u16| {
             let (peer, _) = self.voters[usize::from(*voter)];
             !self.two_tongued.contains(voter)
                 && !standing.strikes(&peer).iter().any(|strike| strike.job == self.job)
         };
-        let results: Vec<ResultHash> = (self.words_on(index))
-            .filter(|(voter, _, seated)| *seated && live(voter))
-            .map(|(_, result, _)| result)
-            .collect();
+        let words = self.words_on(index);
+        let seated = || words.iter().filter(|(voter, _, seated)| *seated && live(voter));
+        let results: Vec<ResultHash> = seated().map(|(_, result, _)| *result).collect();
         let led = majority(&results, self.copies, LEAD)?;
-        let mut words = self.words_on(index).filter(|(_, result, _)| *result == led);
         let known = |voter: u16| standing.is_known(&self.voters[usize::from(voter)].0);
-        words.any(|(voter, _, seated)| seated && known(voter)).then_some(led)
+        if !seated().any(|(voter, result, _)| *result == led && known(*voter)) {
+            return None;
+        }
+        let against = words.iter().filter(|(_, result, _)| *result != led);
+        Some((led, against.map(|(voter, _, _)| *voter).collect()))
     }
 }

@@ -1,6 +1,6 @@
 //! What sets of receipts amount to.
 
-use potluck_unit::{Key, NoResult, ReceiptBatch, Record, WorkDigest};
+use potluck_unit::{DrawProof, Key, NoResult, ReceiptBatch, Record, WorkDigest};
 
 use super::*;
 use crate::board::tests::{NOW, plain_job};
@@ -19,7 +19,11 @@ fn key(n: u8) -> Key {
 }
 
 fn said(job: JobId, n: u8, index: u32, said: u8, seat: Seat) -> Signed {
-    let statement = Statement::Outcome { result: result(said), digest: WorkDigest([n; 16]) };
+    let outcome = Statement::Outcome { result: result(said), digest: WorkDigest([n; 16]) };
+    stated(job, n, index, outcome, seat)
+}
+
+fn stated(job: JobId, n: u8, index: u32, statement: Statement, seat: Seat) -> Signed {
     let receipts = vec![Receipt { index, statement }];
     Signed::sign(&key(n), ReceiptBatch { receipts, ..ReceiptBatch::new(job, NOW, seat) }.into())
 }
@@ -95,19 +99,65 @@ fn who_is_not_called_to_settle_follows_a_great_majority_until_it_runs_the_unit_i
     assert_eq!(judged(&votes[..4]).verdict(0), Verdict::Disputed);
 }
 
+/// Three that agree lead against nobody; against one who drew the right to audit them they don't.
+#[test]
+fn a_majority_does_not_lead_past_the_dissent_of_an_auditor() {
+    let (id, standing) = (JobId([3; 32]), Standing::default());
+    let job = Job { peers: 1000, ..plain_job(1, 2000, 2) };
+    let windows = Windows::of(&job);
+    let many = |n: u16| {
+        let mut secret = [7; 32];
+        secret[..2].copy_from_slice(&n.to_le_bytes());
+        Key::of_secret(&secret)
+    };
+    let won = |n: &u16| windows.public_level(id.rank(0, &many(*n).id()), NOW) == 0;
+    let signed = |n: u16, said: u8, seat: Seat| {
+        let statement = Statement::Outcome { result: result(said), digest: WorkDigest([1; 16]) };
+        let receipts = vec![Receipt { index: 0, statement }];
+        let batch = ReceiptBatch { receipts, ..ReceiptBatch::new(id, NOW, seat) };
+        Signed::sign(&many(n), batch.into())
+    };
+    let few: Vec<Signed> = (0..).filter(won).take(3).map(|n| signed(n, 2, Seat::Public)).collect();
+    let other = (0..).find(|n| !won(n)).unwrap();
+    let may_audit = |draw: &Draw| windows.may_audit(draw.audit_ticket(&few[0].signer()));
+    let mut draws = (0..u16::MAX).map(|n| {
+        let mut draw = [255; 32];
+        draw[..2].copy_from_slice(&n.to_le_bytes());
+        Draw(draw)
+    });
+    let draw = draws.find(may_audit).unwrap();
+    let drawn = Seat::Drawn { chunk: 0, proof: DrawProof([0; DrawProof::BYTES]) };
+    for (seat, draw, leads) in [(Seat::Extra, None, true), (drawn, Some(draw), false)] {
+        let mut tally = Tally::new(&id, &job, &key(99).id());
+        few.iter().for_each(|record| drop(tally.count(record, None, &standing)));
+        tally.count(&signed(other, 1, seat), draw, &standing);
+        assert_eq!(tally.led(0, &standing).is_some(), leads);
+    }
+}
+
 #[test]
 fn the_verdict_depends_on_the_set_of_words_and_not_on_their_order_or_number() {
     let mut chance = Chance::of_seed(3);
-    for round in 0..300 {
+    for round in 0..1000 {
+        let workers = if round % 4 < 2 { 2 } else { WORKERS };
+        let liars = round % 3;
         let peers = if round % 2 == 0 { 2 } else { 200 };
         let units = 1 + chance.below(40) as u32;
         let job = Job { peers, units, ..plain_job(1, units, 1 + chance.below(3) as u8) };
         let id = JobId([round as u8; 32]);
-        let mut words: Vec<Signed> = (0..chance.below(60))
+        let mut words: Vec<Signed> = (0..chance.below(200))
             .map(|_| {
                 let (voter, index) = (chance.below(9) as u8, chance.below(units.into()) as u32);
-                let lie = u8::from(chance.happens(100));
-                let seat = if chance.happens(800) { Seat::Public } else { Seat::Extra };
+                let lie = u8::from(voter < liars as u8 || chance.happens(20));
+                let chunk = index / job.chunk_units();
+                let seat = match chance.below(5) {
+                    0 => Seat::Extra,
+                    1 | 2 => Seat::Drawn { chunk, proof: DrawProof([0; DrawProof::BYTES]) },
+                    _ => Seat::Public,
+                };
+                if chance.happens(100) {
+                    return stated(id, voter, index, Statement::NoResult(NoResult::Deadline), seat);
+                }
                 said(id, voter, index, lie, seat)
             })
             .collect();
@@ -115,22 +165,35 @@ fn the_verdict_depends_on_the_set_of_words_and_not_on_their_order_or_number() {
         if chance.happens(500) {
             standing.convict(Conviction { job: id, ..liar(0) });
         }
+        // As good as what it would draw.
+        let drawn = |word: &Signed| match word.record() {
+            Record::Receipts(batch) => match batch.seat {
+                Seat::Drawn { chunk, .. } => {
+                    let ticket = id.rank(!chunk, &word.signer());
+                    let mut draw = [0; 32];
+                    draw.chunks_mut(8).for_each(|part| part.copy_from_slice(&ticket.to_le_bytes()));
+                    Some(Draw(draw))
+                }
+                Seat::Public | Seat::Extra => None,
+            },
+            _ => None,
+        };
         let verdicts = |words: &[Signed]| {
             let mut tally = Tally::new(&id, &job, &key(99).id());
             for word in words {
-                tally.count(word, None, &standing);
+                tally.count(word, drawn(word), &standing);
                 let wider = tally.reckon(0..job.chunks(), &standing);
                 let Record::Receipts(batch) = word.record() else { unreachable!() };
-                tally.judge(NOW, batch.receipts[0].index, &standing, WORKERS);
+                tally.judge(NOW, batch.receipts[0].index, &standing, workers);
                 if wider {
                     for index in tally.waiting() {
-                        tally.judge(NOW, index, &standing, WORKERS);
+                        tally.judge(NOW, index, &standing, workers);
                     }
                 }
                 while tally.is_unsettled() {
                     tally.reckon_all(&standing);
                     for index in tally.spoken_of() {
-                        tally.judge(NOW, index, &standing, WORKERS);
+                        tally.judge(NOW, index, &standing, workers);
                     }
                 }
             }
@@ -189,6 +252,27 @@ fn a_second_word_of_the_same_peer_is_known_or_a_contradiction() {
     };
     assert_eq!(again(1), []);
     assert_eq!(again(2), [(0, result(1), result(2))]);
+}
+
+#[test]
+fn who_said_a_result_before_may_send_its_body_later_and_once() {
+    let mut tally = tally(&[]);
+    let body = b"some bytes".to_vec();
+    let result = potluck_unit::BlobId::of(&body).result_hash();
+    let statement = Statement::Outcome { result, digest: WorkDigest([1; 16]) };
+    let sign = |bodies| {
+        let receipts = vec![Receipt { index: 0, statement }];
+        let batch = ReceiptBatch::new(JobId([0; 32]), NOW, Seat::Public);
+        Signed::sign(&key(1), ReceiptBatch { receipts, bodies, ..batch }.into())
+    };
+    let words = |tally: &Tally| tally.chunks[0].words.len();
+    tally.count(&sign(vec![]), None, &Standing::default());
+    assert!(!tally.is_carried(0, result));
+    tally.count(&sign(vec![body.clone()]), None, &Standing::default());
+    assert!(tally.is_carried(0, result));
+    assert_eq!(words(&tally), 2);
+    tally.count(&sign(vec![body]), None, &Standing::default());
+    assert_eq!(words(&tally), 2);
 }
 
 #[test]
