@@ -18,7 +18,7 @@ use potluck_unit::{
 use crate::seats::{LEVEL_MAX, Windows};
 use crate::standing::Standing;
 use chunk::{Chunk, NO_SEAT, Word};
-use verdict::{Rule, Voice, majority, verdict};
+use verdict::{GaveUp, Rule, Voice, majority, verdict};
 
 pub(crate) use chunk::{Own, places};
 pub use verdict::Verdict;
@@ -61,6 +61,10 @@ pub(crate) struct Tally {
     drawn_level: u8,
     /// Voters against whom a great majority stands on some unit, where this peer goes by that.
     suspects: BTreeSet<u16>,
+    /// Voters that came to a result with any unit.
+    able: BTreeSet<u16>,
+    /// Voters that came to none with any.
+    gave_up: BTreeSet<u16>,
     /// Voters that contradicted themselves: nothing they say counts, whichever came first.
     two_tongued: BTreeSet<u16>,
     /// Whether a unit came to be led by a majority, or ceased to be, since the last reckoning.
@@ -129,6 +133,8 @@ impl Tally {
             level: 0,
             drawn_level: 0,
             suspects: BTreeSet::new(),
+            able: BTreeSet::new(),
+            gave_up: BTreeSet::new(),
             two_tongued: BTreeSet::new(),
             unsettled: false,
             ripening: BTreeSet::new(),
@@ -204,6 +210,12 @@ impl Tally {
                 u32::try_from(held.count()).unwrap_or(0)
             };
             let (carried, before) = (word.carried, fetched(self, word.carried));
+            if word.said != 0 && self.able.insert(voter) && self.gave_up.contains(&voter) {
+                self.unsettled = true;
+            }
+            if word.gave_up != 0 {
+                self.gave_up.insert(voter);
+            }
             if word.said | word.gave_up != 0 {
                 self.chunks[chunk as usize].words.push(word);
             }
@@ -375,12 +387,15 @@ impl Tally {
         let (chunk, place) = self.at(index)?;
         let bit = 1u64 << place;
         let gave_up = chunk.words.iter().filter(|word| word.gave_up & bit != 0);
-        let gave_up: Vec<NoResult> = gave_up
+        let gave_up: Vec<GaveUp> = gave_up
             .filter(|word| {
                 let (peer, _) = &self.voters[usize::from(word.voter)];
                 !standing.is_dead(peer, &self.job, word.batch().made)
             })
-            .filter_map(|word| word.reason(index))
+            .filter_map(|word| {
+                let able = self.able.contains(&word.voter);
+                word.reason(index).map(|why| GaveUp { why, able })
+            })
             .collect();
         let only: Vec<Voice> = voices.iter().map(|(_, voice)| *voice).collect();
         let mut after = verdict(&only, &gave_up, &self.rule(workers));

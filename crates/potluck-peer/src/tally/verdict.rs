@@ -43,13 +43,24 @@ pub(crate) struct Rule {
     pub(crate) workers: usize,
 }
 
-/// What three peers could not do, a fourth need not try.
+/// One peer's run without a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GaveUp {
+    /// Why.
+    pub(crate) why: NoResult,
+    /// Whether it came to a result with any unit of the job: who never does may be at fault itself.
+    pub(crate) able: bool,
+}
+
+/// What three peers could not do that can do others, a fourth need not try.
 pub(crate) const GAVE_UP_MAX: usize = 3;
+/// The same where it is not known what they can do.
+pub(crate) const GAVE_UP_ANY_MAX: usize = 8;
 /// By how many voices a result must lead in the eyes of who neither ran the unit nor is called to.
 pub(crate) const LEAD: usize = 3;
 
 /// The verdict on a unit with these voices and these runs without a result.
-pub(crate) fn verdict(voices: &[Voice], gave_up: &[NoResult], rule: &Rule) -> Verdict {
+pub(crate) fn verdict(voices: &[Voice], gave_up: &[GaveUp], rule: &Rule) -> Verdict {
     let first = voices.first().map(|voice| voice.result);
     if voices.iter().any(|voice| Some(voice.result) != first) {
         return Verdict::Disputed;
@@ -58,10 +69,12 @@ pub(crate) fn verdict(voices: &[Voice], gave_up: &[NoResult], rule: &Rule) -> Ve
         return Verdict::Accepted(result);
     }
     // The lowest reason, so that the order of arrival does not matter.
-    if let Some(why) = gave_up.iter().min()
-        && (gave_up.len() >= GAVE_UP_MAX || gave_up.len() + voices.len() >= rule.workers)
-    {
-        return Verdict::Unrunnable(*why);
+    let able = gave_up.iter().filter(|gave_up| gave_up.able).count();
+    let enough = able >= GAVE_UP_MAX
+        || gave_up.len() >= GAVE_UP_ANY_MAX
+        || gave_up.len() + voices.len() >= rule.workers;
+    if let Some(why) = gave_up.iter().map(|gave_up| gave_up.why).min().filter(|_| enough) {
+        return Verdict::Unrunnable(why);
     }
     first.map_or(Verdict::Open, Verdict::Partial)
 }
@@ -116,7 +129,7 @@ mod tests {
 
     fn check(votes: &[u8], gave_up: usize, copies: usize, workers: usize, expected: Verdict) {
         let voices: Vec<_> = votes.iter().map(|said| voice(*said, 0, 0)).collect();
-        let gave_up = vec![NoResult::Deadline; gave_up];
+        let gave_up = vec![GaveUp { why: NoResult::Deadline, able: true }; gave_up];
         assert_eq!(verdict(&voices, &gave_up, &Rule { workers, ..rule(copies, 0) }), expected);
     }
 
@@ -138,6 +151,20 @@ mod tests {
         check(&[1], 1, 2, 2, Verdict::Unrunnable(NoResult::Deadline));
         check(&[1], 1, 2, 3, Verdict::Partial(result(1)));
         check(&[1, 1], 3, 2, 5, Verdict::Accepted(result(1)));
+    }
+
+    #[test]
+    fn who_never_comes_to_a_result_ends_a_unit_only_together_with_many() {
+        let gave_up = |able: usize, others: usize| {
+            let one = |able| GaveUp { why: NoResult::HostMemory, able };
+            let all: Vec<GaveUp> = std::iter::repeat_n(one(true), able)
+                .chain(std::iter::repeat_n(one(false), others))
+                .collect();
+            verdict(&[], &all, &Rule { workers: 100, ..rule(1, 0) })
+        };
+        assert_eq!(gave_up(2, GAVE_UP_ANY_MAX - 3), Verdict::Open);
+        assert_eq!(gave_up(3, 0), Verdict::Unrunnable(NoResult::HostMemory));
+        assert_eq!(gave_up(0, GAVE_UP_ANY_MAX), Verdict::Unrunnable(NoResult::HostMemory));
     }
 
     #[test]
