@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use potluck_unit::{Claim, Job, PeerId, Piece, Time};
+use potluck_unit::{Claim, Job, PeerId, Time};
 
 /// Who has announced to run which units of one job, by chunk.
 #[derive(Debug, Default)]
@@ -14,37 +14,56 @@ pub(crate) struct Seat {
     pub(crate) units: u64,
     /// Whether it was claimed by a secret lot.
     pub(crate) secret: bool,
+    /// The date of its last claim.
     made: Time,
-    /// When it claimed, or last said something of this chunk.
+    /// When it claimed these units first, or last said something of this chunk.
     pub(crate) since: Time,
     until: Time,
 }
 
 impl Seats {
-    /// A claim arrived. True if it says anything new.
+    /// A claim arrived. True if it says anything new. What a peer claims again holds for longer, what
+    /// it claims besides holds a seat of its own: how long that has been silent counts from now.
     pub(crate) fn on_claim(&mut self, now: Time, peer: PeerId, claim: &Claim, chunks: u32) -> bool {
         let until = now.plus_ms(claim.lease_ms.min(LEASE_COUNTS_MAX_MS).into());
         let mut fresh = false;
-        for Piece { chunk, units, secret } in
-            claim.pieces.iter().filter(|piece| piece.chunk < chunks)
-        {
-            let seats = self.0.entry(*chunk).or_default();
+        for piece in claim.pieces.iter().filter(|piece| piece.chunk < chunks) {
+            let seats = self.0.entry(piece.chunk).or_default();
             seats.retain(|seat| seat.until > now || seat.peer == peer);
-            if let Some(seat) = seats.iter_mut().find(|seat| seat.peer == peer) {
-                // Two claims of one turn have the same date, and both count.
-                let more = claim.made == seat.made && units & !seat.units != 0;
-                if claim.made > seat.made || more {
-                    if seat.until <= now || claim.lease_ms == 0 {
-                        seat.units = 0;
-                    }
-                    seat.units |= units;
-                    seat.secret |= *secret;
-                    (seat.made, seat.until) = (claim.made, until);
-                    fresh = true;
+            let newest = seats.iter().filter(|seat| seat.peer == peer).map(|seat| seat.made).max();
+            if newest.is_some_and(|newest| claim.made < newest) {
+                continue;
+            }
+            // From the last only the date mattered.
+            seats.retain(|seat| seat.until > now);
+            let mut units = piece.units;
+            for seat in seats.iter_mut().filter(|seat| seat.peer == peer) {
+                let known = seat.units & piece.units;
+                units &= !known;
+                if known == 0 || claim.made == seat.made {
+                    continue;
                 }
+                seat.made = claim.made;
+                fresh = true;
+                if claim.lease_ms == 0 {
+                    seat.units &= !known;
+                } else {
+                    seat.until = until;
+                    seat.secret |= piece.secret;
+                }
+            }
+            if units == 0 || claim.lease_ms == 0 {
+                continue;
+            }
+            let each = seats.iter().filter(|seat| seat.peer == peer).count();
+            let last = seats.iter_mut().rfind(|seat| seat.peer == peer);
+            if let Some(seat) = last.filter(|_| each == SEATS_EACH_MAX) {
+                seat.units |= units;
+                (seat.made, seat.until) = (claim.made, until);
+                fresh = true;
             } else if seats.len() < SEATS_MAX {
-                let (units, secret) = (*units, *secret);
-                seats.push(Seat { peer, units, secret, made: claim.made, since: now, until });
+                let (secret, made) = (piece.secret, claim.made);
+                seats.push(Seat { peer, units, secret, made, since: now, until });
                 fresh = true;
             }
         }
@@ -80,6 +99,8 @@ impl Seats {
     }
 }
 
+/// Seats of one peer on one chunk; what it claims beyond goes with the last.
+pub(crate) const SEATS_EACH_MAX: usize = 4;
 /// Seats remembered on one chunk: each of its units may be somebody else's.
 pub(crate) const SEATS_MAX: usize = 2 * Job::COPIES_MAX as usize + Job::CHUNK_UNITS_MAX as usize;
 /// The most one claim is worth; whoever needs longer renews it.

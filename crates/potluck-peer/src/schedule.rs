@@ -27,7 +27,7 @@ const AHEAD_US: u64 = 300_000;
 const CLAIM_US_MAX: u64 = 2_000_000;
 /// The most where they do: what a crash loses, against what claims cost.
 const CLAIM_SETTLED_US_MAX: u64 = 20_000_000;
-/// Units claimed at once while nothing is known of how long one takes.
+/// Units claimed at once while nothing is known of how long one takes and claims need not settle.
 const CLAIM_UNKNOWN: u32 = 4;
 /// How long before its start a claim is said, where not everybody is a neighbour: gossip with its
 /// announcements and questions takes less.
@@ -79,10 +79,10 @@ pub(crate) struct Plan {
     /// Whether the last look found nothing to claim, and nothing has happened since that could
     /// have freed a seat. Looking costs a pass over all chunks that are left.
     pub(crate) barren: bool,
-    /// How long a unit takes, in microseconds: as others say, until one has run here.
-    cost_us: Option<u64>,
-    /// Whether one has run here.
-    measured: bool,
+    /// How long a unit takes here, in microseconds, once one has run.
+    own_us: Option<u64>,
+    /// How long one takes others, as they say.
+    heard_us: Option<u64>,
     chunk_units: u32,
     pub(crate) chunks: u32,
     peers: u32,
@@ -103,8 +103,8 @@ impl Plan {
             lease_until: Time(0),
             ready_at: Time(0),
             barren: false,
-            cost_us: None,
-            measured: false,
+            own_us: None,
+            heard_us: None,
             chunk_units: job.chunk_units(),
             chunks: job.chunks(),
             peers: job.peers,
@@ -133,23 +133,24 @@ impl Plan {
     /// Units took `spent_us` together. Takes half of what is new, so that one odd unit passes.
     pub(crate) fn note_cost(&mut self, units: u64, spent_us: u64) {
         let cost = spent_us / units.max(1);
-        let measured = std::mem::replace(&mut self.measured, true);
-        let before = self.cost_us.filter(|_| measured);
-        self.cost_us = Some(before.map_or(cost, |before| u64::midpoint(before, cost)));
+        self.own_us = Some(self.own_us.map_or(cost, |before| u64::midpoint(before, cost)));
     }
 
-    /// Others say how long units took them: better than nothing until one has run here. Nobody may
-    /// take longer than `most_ms`, whatever it says.
+    /// Others say how long units took them: better than nothing until one has run here. An eighth of
+    /// what is new is taken, since workers differ. Nobody may take longer than `most_ms`, whatever it
+    /// says.
     pub(crate) fn note_hearsay(&mut self, units: u64, spent_ms: u32, most_ms: u64) {
-        if !self.measured && spent_ms > 0 {
+        if spent_ms > 0 {
             let cost = u64::from(spent_ms) * 1000 / units.max(1);
-            self.cost_us = Some(cost.min(most_ms.saturating_mul(1000)));
+            let cost = cost.min(most_ms.saturating_mul(1000));
+            self.heard_us =
+                Some(self.heard_us.map_or(cost, |before| before - before / 8 + cost / 8));
         }
     }
 
-    /// How long a unit takes here, in microseconds, if that is known.
+    /// How long a unit takes here, in microseconds, as far as that is known.
     pub(crate) fn cost_us(&self) -> Option<u64> {
-        self.cost_us
+        self.own_us.or(self.heard_us)
     }
 
     /// A slot is done with a unit, or was stopped.
@@ -163,8 +164,9 @@ impl Plan {
         }
     }
 
+    /// How long units take here. While nothing is known of that, one is enough to have in hand.
     pub(crate) fn units_us(&self, units: u64) -> u64 {
-        self.cost_us.map_or(AHEAD_US, |cost| cost.saturating_mul(units))
+        self.cost_us().unwrap_or_else(|| self.ahead_us()).saturating_mul(units)
     }
 
     /// What is claimed and not handed to a slot yet.
@@ -192,8 +194,8 @@ impl Plan {
     /// How many units to claim at once: enough for a while, never more than this peer's share of
     /// half of what is left, so that the end comes to all at the same time.
     pub(crate) fn batch(&self, slots: u64, workers: u64, left: u32) -> u32 {
-        let Some(cost) = self.cost_us else {
-            let unknown = CLAIM_UNKNOWN.min(self.chunk_units);
+        let Some(cost) = self.cost_us() else {
+            let unknown = if self.settles() { 1 } else { CLAIM_UNKNOWN.min(self.chunk_units) };
             return u32::try_from(slots).unwrap_or(u32::MAX).max(unknown);
         };
         let most_us = if self.settles() { CLAIM_SETTLED_US_MAX } else { CLAIM_US_MAX };
@@ -203,7 +205,7 @@ impl Plan {
     }
 
     pub(crate) fn lease_ms(&self, slots: u64) -> u32 {
-        let estimate = match self.cost_us {
+        let estimate = match self.cost_us() {
             None => LEASE_UNKNOWN_MS.into(),
             Some(_) => 3 * self.backlog_us() / slots.max(1) / 1000 + LEASE_EXTRA_MS,
         };
@@ -218,19 +220,20 @@ impl Plan {
 }
 
 impl Entry {
-    /// How long a silent worker is left a seat: judged by what its units would take here, or by the
-    /// job's own limit where nothing has been run yet.
+    /// How long a silent worker is left a seat: judged by what its units would take here or take
+    /// others, whatever is longer, or by the job's own limit where nothing has been run yet.
     fn patience_ms(&self, seat: &Seat) -> u64 {
         let limit_ms = self.job().limits.deadline_ms.saturating_mul(2);
         let units = u64::from(seat.units.count_ones());
         let known = |cost: u64| PATIENCE_TIMES.saturating_mul(units.saturating_mul(cost)) / 1000;
-        self.plan.cost_us.map_or(limit_ms, known).saturating_add(PATIENCE_EXTRA_MS)
+        let cost = self.plan.own_us.max(self.plan.heard_us);
+        cost.map_or(limit_ms, known).saturating_add(PATIENCE_EXTRA_MS)
     }
 
     /// Whether somebody idle should run a second copy of what a seat stands for.
     fn is_overdue(&self, now: Time, seat: &Seat) -> bool {
         let units = u64::from(seat.units.count_ones());
-        self.plan.cost_us.is_some_and(|cost| {
+        self.plan.cost_us().is_some_and(|cost| {
             let grant = OVERDUE_TIMES.saturating_mul(units.saturating_mul(cost)) / 1000;
             now.ms_since(seat.since) >= grant.saturating_add(OVERDUE_EXTRA_MS)
         })
@@ -407,7 +410,7 @@ impl Peer {
             let (chunk, place) = (index / chunk_units, index % chunk_units);
             *entry.plan.running.entry(chunk).or_default() |= 1 << place;
         }
-        let cost_us = entry.plan.cost_us.map(|cost| cost.saturating_mul(units.len() as u64));
+        let cost_us = entry.plan.cost_us().map(|cost| cost.saturating_mul(units.len() as u64));
         self.runs.assign(slot, job, &units, right, cost_us);
         actions.push(Action::Run { slot, job, units });
     }
@@ -432,7 +435,7 @@ impl Peer {
                 if runnable != 0 {
                     right = Some(piece.right);
                 }
-                let cost = entry.plan.cost_us;
+                let cost = entry.plan.cost_us();
                 let enough =
                     cost.is_none_or(|cost| cost.saturating_mul(units.len() as u64) >= ASSIGN_US);
                 if enough && !units.is_empty() {

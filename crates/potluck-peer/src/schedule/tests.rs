@@ -4,10 +4,10 @@ use potluck_unit::{Claim, Key, Message, Piece, Record, Signed};
 
 use super::*;
 use crate::action::News;
-use crate::board::tests::{NOW, fetched, handle, hear, job, job_with, receipt, worker};
+use crate::board::tests::{NOW, fetched, handle, hear, job, job_with, plain_job, receipt, worker};
 use crate::claims::some_of;
 use crate::event::{Event, Ran, Report};
-use crate::leases::{LEFT_LEASE_MS, SEATS_MAX};
+use crate::leases::{LEFT_LEASE_MS, SEATS_EACH_MAX, SEATS_MAX};
 use crate::standing::Standing;
 
 fn other(n: u8) -> PeerId {
@@ -103,7 +103,30 @@ fn two_claims_of_one_moment_both_count() {
         assert!(entry.seats.on_claim(NOW, other(1), &piece(1), 100));
         assert!(entry.seats.on_claim(NOW, other(1), &piece(2), 100));
         assert!(!entry.seats.on_claim(NOW, other(1), &piece(2), 100));
-        assert_eq!(entry.seats.0[&7][0].units, 3);
+        let units: Vec<u64> = entry.seats.0[&7].iter().map(|seat| seat.units).collect();
+        assert_eq!(units, [1, 2]);
+    });
+}
+
+#[test]
+fn units_claimed_later_are_not_held_to_have_been_silent_since_the_first() {
+    entry(1, |entry, id, _| {
+        let claimed = |at: Time, units| Claim {
+            pieces: vec![Piece { chunk: 7, units, secret: false }],
+            ..claim(id, at, 60_000, &[7])
+        };
+        let later = |n: u64| NOW.plus_ms(1000 * n);
+        entry.seats.on_claim(NOW, other(1), &claimed(NOW, 1), 100);
+        entry.seats.on_claim(later(5), other(1), &claimed(later(5), 3), 100);
+        let since = |entry: &Entry| -> Vec<(u64, Time)> {
+            entry.seats.0[&7].iter().map(|seat| (seat.units, seat.since)).collect()
+        };
+        assert_eq!(since(entry), [(1, NOW), (2, later(5))]);
+        for n in 2..=SEATS_EACH_MAX as u64 {
+            entry.seats.on_claim(later(5 + n), other(1), &claimed(later(5 + n), 1 << n), 100);
+        }
+        assert_eq!(entry.seats.0[&7].len(), SEATS_EACH_MAX);
+        assert_eq!(since(entry).last(), Some(&(0b11000, later(8))));
     });
 }
 
@@ -157,14 +180,33 @@ fn what_others_say_a_unit_takes_counts_until_one_has_run_here_and_never_beyond_t
     entry(1, |entry, _, _| {
         entry.plan.note_hearsay(1, u32::MAX, 5000);
         assert_eq!(entry.plan.cost_us(), Some(5_000_000));
-        entry.plan.note_hearsay(2, 10, 5000);
-        assert_eq!(entry.plan.cost_us(), Some(5000));
+        entry.plan.note_hearsay(2, 1600, 5000);
+        assert_eq!(entry.plan.cost_us(), Some(5_000_000 / 8 * 7 + 100_000));
         entry.plan.note_cost(1, 300);
         entry.plan.note_hearsay(1, 4000, 5000);
         assert_eq!(entry.plan.cost_us(), Some(300));
         entry.plan.note_cost(1, 100);
         assert_eq!(entry.plan.cost_us(), Some(200));
     });
+}
+
+/// It would have them in hand, with everybody waiting for it, until the job is nearly over.
+#[test]
+fn a_worker_that_does_not_know_what_a_unit_takes_claims_no_more_the_more_it_hears() {
+    let mut peer = worker(2);
+    let job = Job { peers: 100, ..plain_job(1, 10_000, 1) };
+    let record = Signed::sign(&Key::of_secret(&[1; 32]), Record::Job(job));
+    let id = record.job_id().unwrap();
+    hear(&mut peer, NOW, &record);
+    fetched(&mut peer, NOW, id);
+    for n in 0..100u32 {
+        hear(&mut peer, NOW.plus_ms(u64::from(n) * 100), &receipt(id, 7, n, 1));
+    }
+    let plan = &peer.board.get(&id).unwrap().plan;
+    assert_eq!(plan.cost_us(), None);
+    let claimed: u32 = plan.claimed.iter().map(|piece| piece.units.count_ones()).sum();
+    assert!(claimed <= 1, "{claimed} units beside the one that runs");
+    assert_eq!(plan.running.values().map(|units| units.count_ones()).sum::<u32>(), 1);
 }
 
 fn claims(actions: &[Action]) -> Vec<Claim> {
