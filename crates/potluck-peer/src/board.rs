@@ -8,6 +8,7 @@ use potluck_unit::{
 };
 
 use crate::Peer;
+use crate::accusations::Accusations;
 use crate::action::{Action, Actions, Need, News};
 use crate::audits::Audits;
 use crate::leases::Seats;
@@ -59,6 +60,7 @@ pub(crate) struct Entry {
     pub(crate) module: Held,
     pub(crate) inputs: Held,
     pub(crate) audits: Audits,
+    pub(crate) accusations: Accusations,
     /// What this peer drew for which chunks, at most one for each.
     pub(crate) draws: BTreeMap<u32, Draw>,
     /// Disputed units, and since when.
@@ -306,6 +308,7 @@ impl Peer {
             module: held,
             inputs: held,
             audits: Audits::default(),
+            accusations: Accusations::default(),
             draws: BTreeMap::new(),
             disputed: BTreeMap::new(),
             doubts: BTreeSet::new(),

@@ -147,9 +147,12 @@ impl Peer {
         }
         actions.push(Action::Note(conviction.clone()));
         actions.push(Action::Credit(Credit { peer, units: 0, at: now }));
-        actions.tell(News::Convicted(conviction));
+        actions.tell(News::Convicted(conviction.clone()));
         if !dead || self.standing.is_out(&peer) {
             self.judge_all(now, actions);
+        }
+        if conviction.said == conviction.found {
+            self.accuse(now, &conviction, actions);
         }
         if let Some(entry) = self.board.get_mut(&job).filter(|_| weighty)
             && entry.audits.liars.len() < LIARS_MAX

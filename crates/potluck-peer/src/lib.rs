@@ -17,6 +17,7 @@
 
 mod config;
 mod event;
+mod accusations;
 mod action;
 mod roster;
 mod admission;
@@ -43,6 +44,7 @@ mod chance;
 #[doc(hidden)]
 pub mod fuzz;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -89,6 +91,8 @@ pub struct Peer {
     /// When they are counted again at the latest: some may not have been heard of for long.
     count_at: Time,
     contact_at: Time,
+    /// Peers that accused somebody falsely.
+    slanderers: BTreeSet<PeerId>,
     /// What this peer last said of itself, and when.
     contact: Option<(Time, Signed)>,
     compare_at: Time,
@@ -140,6 +144,7 @@ impl Peer {
             workers: usize::from(config.slots > 0),
             count_at: Time(0),
             contact_at: Time(0),
+            slanderers: BTreeSet::new(),
             contact: None,
             compare_at: Time(0),
             compared: None,
@@ -334,6 +339,7 @@ impl Peer {
             Record::Claim(claim) if !known_job(&claim.job) => return,
             Record::Receipts(batch) if !known_job(&batch.job) => return,
             Record::Close(close) if !known_job(&close.job) => return,
+            Record::Proof(proof) if !known_job(&proof.job()) => return,
             Record::Job(_)
             | Record::Claim(_)
             | Record::Receipts(_)
@@ -372,8 +378,7 @@ impl Peer {
                 self.gossip.pass(record);
                 self.on_contact(now, record, true, actions)
             }
-            // Checked, and of no use to anybody yet.
-            Record::Proof(_) => false,
+            Record::Proof(proof) => self.on_accusation(record, proof),
         };
         if self.board.has(&record.id()) {
             self.gossip.note_here(&record.id());

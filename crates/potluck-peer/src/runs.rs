@@ -240,6 +240,7 @@ impl Peer {
             self.shelve(&job, index, result, actions);
         }
         self.check_against_own(now, &job, index, actions);
+        self.weigh_accusations(&job, index);
     }
 
     /// A unit was run again because others contradict what this peer found. If it comes to the same,
@@ -255,6 +256,7 @@ impl Peer {
             let own = Own { result, witness: Some(witness), sure: true };
             entry.tally.note_own(report.index, own);
             self.check_against_own(now, job, report.index, actions);
+            self.weigh_accusations(job, report.index);
         } else {
             entry.unsteady = true;
             actions.tell(News::Unsteady { job: *job, index: report.index });

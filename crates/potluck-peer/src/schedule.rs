@@ -300,6 +300,15 @@ impl Entry {
         }
     }
 
+    /// By which right this peer runs a unit that it did not claim: one by which its word counts, if it
+    /// has one, since it runs no unit twice.
+    fn best_right(&self, now: Time, index: u32) -> Right {
+        let chunk = self.tally.chunk_of(index);
+        let secret =
+            || self.draws.get(&chunk).and_then(|draw| self.right(now, chunk, Some(draw.ticket())));
+        self.right(now, chunk, None).or_else(secret).unwrap_or(Right::Extra)
+    }
+
     /// When work on a claim may start: when everybody must have heard of it, unless all are
     /// neighbours or an answer is wanted soon.
     pub(crate) fn start_at(&self, now: Time) -> Time {
@@ -354,7 +363,9 @@ impl Peer {
 
     fn assign(&mut self, now: Time, slot: u16, actions: &mut Actions) -> bool {
         if let Some((job, index)) = self.next_disputed(now) {
-            self.run(slot, job, vec![index], Right::Extra, actions);
+            let right =
+                self.board.get(&job).map_or(Right::Extra, |entry| entry.best_right(now, index));
+            self.run(slot, job, vec![index], right, actions);
             return true;
         }
         if self.config.slots == 0 {
@@ -381,8 +392,8 @@ impl Peer {
         }
     }
 
-    /// A unit on which others contradict each other or this peer, or whose body nobody has any
-    /// more: whoever runs it knows who lied, and has the body. A peer that lends nothing does so for
+    /// A unit on which others contradict each other or this peer, or one of them is accused, or whose
+    /// body nobody has any more: whoever runs it knows who lied, and has the body. A peer that lends nothing does so for
     /// its own jobs only.
     fn next_disputed(&self, now: Time) -> Option<(JobId, u32)> {
         self.board.jobs().find_map(|(id, entry)| {
@@ -395,7 +406,8 @@ impl Peer {
             let called = disputed
                 .filter(|(index, since)| all || entry.is_settler(now, **since, **index))
                 .map(|(index, _)| index);
-            let mut wanted = called.chain(entry.lost_bodies());
+            let accused = entry.accused_units(id, &self.standing, all);
+            let mut wanted = called.chain(entry.lost_bodies()).chain(&accused);
             let again = entry.doubts.iter().find(|index| !self.runs.holds(id, **index));
             let index = again.or_else(|| wanted.find(|index| !entry.tally.has_run(**index)))?;
             Some((*id, *index))

@@ -27,8 +27,9 @@ use std::sync::Arc;
 
 use potluck_peer::{Chance, Draws, Peer, Report};
 use potluck_unit::{
-    BlobId, Claim, Close, Contact, Identity, Job, JobId, Key, Limits, PeerId, Piece, Quality,
-    Receipt, ReceiptBatch, Record, Seat, Signed, Statement, Time, UnitId, Witness,
+    BlobId, Claim, Close, Contact, Identity, Job, JobId, Key, Limits, PeerId, Piece, Proof,
+    Quality, Receipt, ReceiptBatch, Record, Seat, Signed, Statement, Time, UnitId, Witness,
+    WorkDigest,
 };
 
 use crate::guest::Guest;
@@ -241,7 +242,8 @@ pub(crate) fn scheme(
             let lies = units.iter().map(|(job, units)| (*job, units.as_slice()));
             let batches =
                 lies.flat_map(|(job, units)| forge.lies(&machine.key, job, units, mates, false));
-            vec![Deed::Spread(batches.collect())]
+            let slander = forge.slander(&machine.key, victim);
+            vec![Deed::Spread(batches.chain(slander).collect())]
         }
         Conduct::Swarms { .. } => swarm(&forge, &mut forged, number),
         Conduct::Eclipses { victim, .. } => eclipse(&forge, &forged, victim, number),
@@ -340,6 +342,26 @@ impl Forge<'_> {
             Signed::sign(key, Record::Receipts(batch))
         };
         chunks.into_iter().filter(|units| !units.is_empty()).map(signed).collect()
+    }
+
+    /// Says of those who ran units that they did not.
+    fn slander(&self, key: &Key, victim: Option<&PeerId>) -> Vec<Signed> {
+        let jobs = self.peer.jobs().into_iter();
+        let records = jobs.filter_map(|job| self.peer.records(&job)).flatten();
+        let theirs = records.filter(|record| {
+            record.signer() != key.id() && victim.is_none_or(|victim| *victim == record.signer())
+        });
+        let proofs = theirs.filter_map(|record| {
+            let Record::Receipts(batch) = record.record() else { return None };
+            let Receipt { index, statement: Statement::Outcome { result, .. } } =
+                *batch.receipts.first()?
+            else {
+                return None;
+            };
+            let proof = Proof::of(&record, index, result, WorkDigest([0; 16]))?;
+            Some(Signed::sign(key, Record::Proof(proof)))
+        });
+        proofs.take(ACCUSED_MAX).collect()
     }
 
     fn contact(&self, key: &Key, addresses: Vec<SocketAddr>, slots: u16) -> Signed {

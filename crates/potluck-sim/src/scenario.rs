@@ -174,7 +174,8 @@ pub enum Conduct {
         /// Who lies alike. None lies like nobody else.
         pact: Option<u8>,
     },
-    /// Forges dissent about what others did right: about one machine's work, or anybody's.
+    /// Forges dissent about what others did right, and proofs that they did not do it: about one
+    /// machine's work, or anybody's.
     Accuses {
         /// Whose work.
         victim: Option<usize>,

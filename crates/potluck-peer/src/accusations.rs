@@ -1,0 +1,297 @@
+//! Accusations: proofs of cheating that travel.
+//!
+//! A wrong result contradicts right ones for everybody to see. A receipt with the right result and a
+//! digest that only somebody who did not run the unit would give contradicts nobody: whoever ran the
+//! unit knows, and nobody else. So it says so with a proof. That convicts nobody; but those who are
+//! called to settle disputes about the unit run it, and then they know.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use potluck_unit::{JobId, PeerId, Proof, Record, ResultHash, Signed, Time, UnitId, WorkDigest};
+
+use crate::Peer;
+use crate::action::Actions;
+use crate::board::Entry;
+use crate::standing::{Conviction, Standing};
+
+/// Who is accused of what in one job.
+#[derive(Debug, Default)]
+pub(crate) struct Accusations {
+    /// By accused and accuser.
+    heard: BTreeMap<(PeerId, PeerId), Accusation>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Accusation {
+    index: u32,
+    said: (ResultHash, WorkDigest),
+}
+
+/// Accusations remembered in a small job. Each costs a run of those called, seven on average.
+const ACCUSED_FEW: usize = 16;
+/// In a large one there is one more for so many units, so that they cost little beside the job.
+const UNITS_PER_ACCUSED: u32 = 256;
+/// Accusations remembered in one job at most.
+const ACCUSED_MAX: usize = 256;
+/// Accusations of one peer in one job, and against one.
+const EACH_MAX: usize = 4;
+/// Peers remembered to have accused somebody falsely.
+pub(crate) const SLANDERERS_MAX: usize = 4096;
+
+impl Accusations {
+    /// Takes an accusation in a job of so many units. False if there is no place for it, or it is
+    /// known.
+    fn take(&mut self, units: u32, by: PeerId, proof: &Proof) -> bool {
+        let most = ACCUSED_FEW.max((units / UNITS_PER_ACCUSED) as usize).min(ACCUSED_MAX);
+        let accused = proof.accused();
+        let same = |picked: fn(&(PeerId, PeerId)) -> PeerId, peer: PeerId| {
+            self.heard.keys().filter(|key| picked(key) == peer).count()
+        };
+        let full = self.heard.len() >= most
+            || same(|key| key.0, accused) >= EACH_MAX
+            || same(|key| key.1, by) >= EACH_MAX;
+        if full || self.heard.contains_key(&(accused, by)) {
+            return false;
+        }
+        let accusation = Accusation { index: proof.index(), said: proof.said() };
+        self.heard.insert((accused, by), accusation);
+        true
+    }
+
+    fn is_accused(&self, peer: &PeerId) -> bool {
+        self.heard.keys().any(|(accused, _)| accused == peer)
+    }
+
+    /// Forgets what a peer accused others of.
+    fn forget(&mut self, by: &PeerId) {
+        self.heard.retain(|(_, accuser), _| accuser != by);
+    }
+}
+
+impl Entry {
+    /// Units to run because somebody who signed them is accused. `all` says whether this peer settles
+    /// every dispute of the job.
+    pub(crate) fn accused_units(
+        &self,
+        id: &JobId,
+        standing: &Standing,
+        all: bool,
+    ) -> BTreeSet<u32> {
+        let created = self.job().created;
+        let open = |accused: &PeerId| {
+            let strikes = standing.strikes(accused);
+            !standing.is_out(accused) && strikes.iter().all(|strike| strike.job != *id)
+        };
+        let called = |index: u32| {
+            let chunk = self.tally.chunk_of(index);
+            self.tally.windows().settles_at(self.plan.lot, chunk, created) == 0
+        };
+        let heard = self.accusations.heard.iter().filter(|((accused, _), _)| open(accused));
+        heard.map(|(_, heard)| heard.index).filter(|index| all || called(*index)).collect()
+    }
+}
+
+impl Peer {
+    /// Says that a peer just convicted signed a right result that it did not compute, unless somebody
+    /// has said so.
+    pub(crate) fn accuse(&mut self, now: Time, conviction: &Conviction, actions: &mut Actions) {
+        let Conviction { peer, job, index, .. } = *conviction;
+        let Some(entry) = self.board.get_mut(&job) else { return };
+        let own = entry.tally.own(index).filter(|_| !entry.accusations.is_accused(&peer));
+        let Some((own, witness)) = own.and_then(|own| Some((own, own.witness?))) else { return };
+        let digest = witness.work_digest(&peer, &UnitId::of(&job, index));
+        let batch = entry.receipts.get(&conviction.record);
+        let Some(proof) = batch.and_then(|batch| Proof::of(batch, index, own.result, digest))
+        else {
+            return;
+        };
+        if entry.accusations.take(entry.tally.units(), self.me, &proof) {
+            let record = Signed::sign(&self.key, Record::Proof(proof));
+            self.gossip.pass(&record);
+            self.spread(now, &record, None, actions);
+        }
+    }
+
+    /// Somebody accuses somebody. True if that is taken, and so worth passing on.
+    pub(crate) fn on_accusation(&mut self, record: &Signed, proof: &Proof) -> bool {
+        let (by, accused) = (record.signer(), proof.accused());
+        if accused == self.me || by == accused || self.slanderers.contains(&by) {
+            return false;
+        }
+        let Some(entry) = self.board.get_mut(&proof.job()) else { return false };
+        let units = entry.tally.units();
+        if !entry.is_understood() || entry.closed || proof.index() >= units {
+            return false;
+        }
+        if !entry.accusations.take(units, by, proof) {
+            return false;
+        }
+        self.gossip.pass(record);
+        self.weigh_accusations(&proof.job(), proof.index());
+        self.plan_due = true;
+        !self.slanderers.contains(&by)
+    }
+
+    /// Holds what some are accused of having signed of a unit against what this peer found: who gave
+    /// the digest that only a run gives was accused falsely, and its accuser is not heard again.
+    pub(crate) fn weigh_accusations(&mut self, id: &JobId, index: u32) {
+        let Some(entry) = self.board.get_mut(id).filter(|entry| !entry.unsteady) else { return };
+        let Some((own, witness)) = entry.tally.own(index).and_then(|own| Some((own, own.witness?)))
+        else {
+            return;
+        };
+        let unit = UnitId::of(id, index);
+        let right = |accused: &PeerId, heard: &Accusation| {
+            heard.said == (own.result, witness.work_digest(accused, &unit))
+        };
+        let heard = entry.accusations.heard.iter().filter(|(_, heard)| heard.index == index);
+        let false_ones = heard.filter(|((accused, _), heard)| right(accused, heard));
+        let slanderers: Vec<PeerId> = false_ones.map(|((_, by), _)| *by).collect();
+        for by in slanderers {
+            entry.accusations.forget(&by);
+            if self.slanderers.len() < SLANDERERS_MAX {
+                self.slanderers.insert(by);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use potluck_unit::{
+        Key, Receipt, ReceiptBatch, ResultHash, Seat, Statement, Witness, WorkDigest,
+    };
+
+    use super::*;
+    use crate::action::Action;
+    use crate::board::tests::{NOW, fetched, handle, hear, job, worker};
+    use crate::event::{Event, Ran, Report};
+
+    const RIGHT: ResultHash = ResultHash([7; 16]);
+    const WITNESS: Witness = Witness([3; 32]);
+
+    fn key(n: u8) -> Key {
+        Key::of_secret(&[n; 32])
+    }
+
+    /// What `n` signs of a unit: the right result with its own digest, or with a made-up one.
+    fn signed(id: JobId, n: u8, index: u32, honest: bool) -> Signed {
+        let digest = WITNESS.work_digest(&key(n).id(), &UnitId::of(&id, index));
+        let digest = if honest { digest } else { WorkDigest([9; 16]) };
+        let receipts =
+            vec![Receipt { index, statement: Statement::Outcome { result: RIGHT, digest } }];
+        let batch = ReceiptBatch { receipts, ..ReceiptBatch::new(id, NOW, Seat::Public) };
+        Signed::sign(&key(n), batch.into())
+    }
+
+    /// What `by` says against the signer of a batch.
+    fn accusation(by: u8, batch: &Signed, index: u32) -> Signed {
+        let found = WorkDigest([by; 16]);
+        Signed::sign(&key(by), Record::Proof(Proof::of(batch, index, RIGHT, found).unwrap()))
+    }
+
+    /// The slot ends the unit it was given with the right result.
+    fn run(peer: &mut Peer, id: JobId, index: u32) -> Vec<Action> {
+        let report = Report { index, result: Ok((RIGHT, WITNESS)), body: None };
+        let ran = Ran { slot: 0, job: id, reports: vec![report], spent_us: 1, done: true };
+        handle(peer, NOW, Event::Ran(ran))
+    }
+
+    fn runs(actions: &[Action]) -> Vec<u32> {
+        let units = actions.iter().filter_map(|action| match action {
+            Action::Run { units, .. } => Some(units.clone()),
+            _ => None,
+        });
+        units.flatten().collect()
+    }
+
+    /// A worker of a job of two units that others have done: 5 and 6 the first, 5 and 7 the second.
+    fn done_by_others(honest: bool) -> (Peer, JobId, Signed) {
+        let mut peer = worker(2);
+        let record = job(1, 2, 2);
+        let id = record.job_id().unwrap();
+        hear(&mut peer, NOW, &record);
+        let batch = signed(id, 5, 0, honest);
+        hear(&mut peer, NOW, &batch);
+        hear(&mut peer, NOW, &signed(id, 6, 0, true));
+        hear(&mut peer, NOW, &signed(id, 5, 1, honest));
+        hear(&mut peer, NOW, &signed(id, 7, 1, true));
+        assert_eq!(runs(&fetched(&mut peer, NOW, id)), [], "it is all done");
+        (peer, id, batch)
+    }
+
+    #[test]
+    fn whoever_hears_that_a_digest_is_false_runs_the_unit_and_then_what_relied_on_the_signer() {
+        let (mut peer, id, batch) = done_by_others(false);
+        let heard = hear(&mut peer, NOW, &accusation(6, &batch, 0));
+        assert_eq!(runs(&heard), [0]);
+        let ran = run(&mut peer, id, 0);
+        assert!(peer.standing.is_liar(&key(5).id()));
+        assert_eq!(runs(&ran), [1], "one of two is left that counts");
+        let again = hear(&mut peer, NOW, &accusation(7, &batch, 0));
+        assert_eq!(runs(&again), [], "that is known by now");
+    }
+
+    #[test]
+    fn who_accuses_falsely_costs_one_run_and_is_not_heard_again() {
+        let (mut peer, id, batch) = done_by_others(true);
+        let first = accusation(9, &batch, 0);
+        assert_eq!(runs(&hear(&mut peer, NOW, &first)), [0]);
+        let other = signed(id, 7, 1, true);
+        assert_eq!(runs(&hear(&mut peer, NOW, &accusation(9, &other, 1))), []);
+        assert_eq!(runs(&run(&mut peer, id, 0)), [], "its other one is forgotten");
+        assert!(!peer.standing.is_liar(&key(5).id()));
+        assert!(peer.slanderers.contains(&key(9).id()));
+        assert_eq!(runs(&hear(&mut peer, NOW, &accusation(9, &other, 1))), []);
+    }
+
+    #[test]
+    fn who_convicts_for_a_digest_tells_others_once() {
+        let (mut peer, id, batch) = done_by_others(false);
+        let address = ([127, 0, 0, 1], 9).into();
+        handle(&mut peer, NOW, Event::Joined { peer: key(9).id(), address, outbound: true });
+        hear(&mut peer, NOW, &accusation(6, &batch, 0));
+        run(&mut peer, id, 0);
+        let entry = peer.board.get(&id).unwrap();
+        assert_eq!(entry.accusations.heard.len(), 1, "somebody has said so");
+        let (mut peer, id, _) = done_by_others(false);
+        handle(&mut peer, NOW, Event::Joined { peer: key(9).id(), address, outbound: true });
+        peer.board.get_mut(&id).unwrap().doubts.clear();
+        let own = crate::tally::Own { result: RIGHT, witness: Some(WITNESS), sure: true };
+        peer.board.get_mut(&id).unwrap().tally.note_own(0, own);
+        let mut actions = Actions::new();
+        peer.check_against_own(NOW, &id, 0, &mut actions);
+        let said: Vec<Signed> = actions
+            .drain()
+            .filter_map(|action| match action {
+                Action::Say { message: potluck_unit::Message::Records(records), .. } => {
+                    Some(records)
+                }
+                _ => None,
+            })
+            .flatten()
+            .map(|bytes| Signed::of_bytes(&bytes).unwrap())
+            .collect();
+        assert_eq!(said.len(), 1);
+        assert!(matches!(said[0].record(), Record::Proof(proof) if proof.accused() == key(5).id()));
+    }
+
+    #[test]
+    fn one_accusation_too_many_is_not_taken() {
+        let id = JobId([1; 32]);
+        let proof = |accused: u8| {
+            Proof::of(&signed(id, accused, 0, false), 0, RIGHT, WorkDigest([1; 16])).unwrap()
+        };
+        let take = |pairs: &mut dyn Iterator<Item = (u8, u8)>| {
+            let mut accusations = Accusations::default();
+            pairs
+                .map(|(by, accused)| accusations.take(10, key(by).id(), &proof(accused)))
+                .filter(|taken| *taken)
+                .count()
+        };
+        assert_eq!(take(&mut (0..100).map(|n| (100 + n, n))), ACCUSED_FEW);
+        assert_eq!(take(&mut (1..100).map(|n| (n, 0))), EACH_MAX);
+        assert_eq!(take(&mut (1..100).map(|n| (0, n))), EACH_MAX);
+        assert_eq!(take(&mut [(1, 2), (1, 2)].into_iter()), 1);
+    }
+}
