@@ -73,6 +73,8 @@ pub(crate) struct Entry {
     pub(crate) took_part: bool,
     pub(crate) keepers: BTreeSet<PeerId>,
     pub(crate) collect: bool,
+    /// Whether the user wants to check it, and so module and inputs here.
+    pub(crate) check: bool,
     pub(crate) closed: bool,
     /// Accepted units whose bodies are wanted here and not on their way.
     pub(crate) to_fetch: BTreeSet<u32>,
@@ -316,6 +318,7 @@ impl Peer {
             took_part: own,
             keepers: BTreeSet::new(),
             collect: own,
+            check: false,
             closed: false,
             to_fetch: BTreeSet::new(),
             fetching: BTreeSet::new(),

@@ -55,6 +55,11 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
+    /// The local user wants to check a job, and so its module and inputs here.
+    Check {
+        /// The job.
+        job: JobId,
+    },
     /// What became of a [`crate::Action::Fetch`].
     Fetched {
         /// What was asked for.

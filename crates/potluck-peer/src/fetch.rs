@@ -23,15 +23,15 @@ pub(crate) const FETCH_RETRY_MS: u64 = 2000;
 pub(crate) const LOST_AFTER: u32 = 5;
 
 impl Peer {
-    /// Fetches module and inputs of jobs that this peer could run.
+    /// Fetches module and inputs of jobs that this peer could run or its user wants to check.
     pub(crate) fn fetch_inputs(&mut self, now: Time, actions: &mut Actions) {
         for id in self.board.job_ids() {
             let Some(entry) = self.board.get(&id) else { continue };
             let lends = self.config.slots > 0 && self.serves(&entry.submitter());
             let lends = lends || entry.submitter() == self.me;
-            let could_run = lends && entry.is_understood();
             let done = entry.is_settled() && entry.lost_bodies().next().is_none();
-            if entry.is_ready() || entry.closed || done || !could_run {
+            let wanted = entry.check || lends && !entry.closed && !done;
+            if entry.is_ready() || entry.is_cleared() || !wanted || !entry.is_understood() {
                 continue;
             }
             let due = |held: &Held| matches!(held, Held::No(retry_at) if *retry_at <= now);
@@ -63,7 +63,15 @@ impl Peer {
         let mut peers: Vec<PeerId> = entry.keepers.iter().filter(near).copied().collect();
         chance.shuffle(&mut peers);
         peers.truncate(SOURCES_MAX / 4);
-        peers.push(entry.submitter());
+        let submitter = entry.submitter();
+        peers.extend(Some(submitter).filter(|peer| near(&peer)));
+        // Who is connected says at once that it has nothing; a submitter whose lid is closed lets
+        // everybody wait.
+        let mut neighbours: Vec<PeerId> = self.roster.neighbours().collect();
+        chance.shuffle(&mut neighbours);
+        neighbours.truncate(SOURCES_MAX / 4);
+        peers.extend(neighbours);
+        peers.push(submitter);
         let mut others: Vec<PeerId> =
             self.roster.neighbours().chain(entry.keepers.iter().copied()).collect();
         chance.shuffle(&mut others);
@@ -146,6 +154,18 @@ impl Peer {
             let from = sources(entry, index, &result, &self.me, &self.roster, &self.keepers);
             actions.push(Action::Fetch { need: Need::Body { job: *id, index, result }, from });
         }
+    }
+
+    /// The local user wants to check a job. What was not found before is looked for at once.
+    pub(crate) fn on_check(&mut self, now: Time, id: &JobId, actions: &mut Actions) {
+        let Some(entry) = self.board.get_mut(id) else { return };
+        entry.check = true;
+        for held in [&mut entry.module, &mut entry.inputs] {
+            if matches!(held, Held::No(_)) {
+                *held = Held::No(now);
+            }
+        }
+        self.fetch_inputs(now, actions);
     }
 
     /// The local user wants a job's outcomes here.

@@ -182,6 +182,7 @@ impl World {
                 self.jobs.extend(record.job_id());
                 Event::Submitted { record }
             }
+            _ if input.once_in(4) => Event::Check { job: self.known_job(input) },
             _ => Event::Collect { job: self.known_job(input) },
         })
     }

@@ -91,15 +91,27 @@ struct Filling {
     much: bool,
 }
 
-/// How much a record hurries.
+/// How a record is spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Haste {
+struct Way {
+    /// Neighbours that get it pushed.
+    eager: usize,
+    /// Whether a little later and with others.
+    later: bool,
+    /// Whether the other neighbours hear that it is there.
+    announced: bool,
+}
+
+impl Way {
     /// To every neighbour, at once.
-    All,
-    /// To a few at once, the others hear that it is there.
-    Few,
-    /// The same, a little later and with others.
-    Later,
+    const ALL: Way = Way { eager: usize::MAX, later: false, announced: false };
+    /// To a few at once.
+    const FEW: Way = Way { eager: EAGER, later: false, announced: true };
+    const LATER: Way = Way { eager: EAGER, later: true, announced: true };
+    /// Claims that have some time to get around, and must get everywhere.
+    const CLAIM: Way = Way { eager: 2, later: true, announced: true };
+    /// Receipts of large jobs: the last few who miss one find it when they compare sets.
+    const RECEIPTS: Way = Way { eager: EAGER, later: true, announced: false };
 }
 
 /// A set that forgets its oldest.
@@ -253,19 +265,21 @@ impl Peer {
     ) {
         let mut to: Vec<PeerId> =
             self.roster.neighbours().filter(|peer| Some(*peer) != from).collect();
-        let haste = if from.is_none() { Haste::All } else { self.haste(record) };
-        let eager = if haste == Haste::All { to.len() } else { EAGER };
-        if to.len() > eager {
+        let way = if from.is_none() { Way::ALL } else { self.way(record) };
+        if to.len() > way.eager {
             self.chance.shuffle(&mut to);
         }
         for (at, peer) in to.into_iter().enumerate() {
-            if at < eager && haste == Haste::Later {
-                self.push_later(now, peer, record, actions);
+            if at < way.eager {
+                if way.later {
+                    self.push_later(now, peer, record, actions);
+                } else {
+                    actions.say_record(peer, record.bytes().clone());
+                }
                 continue;
             }
-            if at < eager {
-                actions.say_record(peer, record.bytes().clone());
-                continue;
+            if !way.announced {
+                break;
             }
             let ids = self.gossip.announce.entry(peer).or_default();
             // Past the bound an id is left out: reconciliation will find the record.
@@ -276,18 +290,22 @@ impl Peer {
         }
     }
 
-    /// How much another's record hurries.
-    fn haste(&self, record: &Signed) -> Haste {
+    /// How another's record is spread.
+    fn way(&self, record: &Signed) -> Way {
         match record.record() {
-            Record::Job(_) | Record::Close(_) => Haste::All,
+            Record::Job(_) | Record::Close(_) => Way::ALL,
             Record::Receipts(batch) => match self.board.get(&batch.job) {
-                Some(entry) if entry.is_small() => Haste::All,
-                Some(_) | None => Haste::Later,
+                Some(entry) if entry.is_small() => Way::ALL,
+                Some(_) | None => Way::RECEIPTS,
             },
-            Record::Claim(_) | Record::Proof(_) => Haste::Few,
+            Record::Claim(claim) => match self.board.get(&claim.job) {
+                Some(entry) if entry.plan.claims_settle() => Way::CLAIM,
+                Some(_) | None => Way::FEW,
+            },
+            Record::Proof(_) => Way::FEW,
             // While there are few, finding each other is what people wait for.
-            Record::Contact(_) if self.roster.known().len() <= FEW_KNOWN => Haste::Few,
-            Record::Contact(_) => Haste::Later,
+            Record::Contact(_) if self.roster.known().len() <= FEW_KNOWN => Way::FEW,
+            Record::Contact(_) => Way::LATER,
         }
     }
 

@@ -181,6 +181,7 @@ impl Peer {
             Event::Credited(credit) => self.standing.on_credited(&credit),
             Event::Submitted { record } => self.on_submitted(now, &record, actions),
             Event::Collect { job } => self.on_collect(&job, actions),
+            Event::Check { job } => self.on_check(now, &job, actions),
             Event::Fetched { need, found } => self.on_fetched(now, need, found, actions),
             Event::Holds { result, bytes } => self.keepers.on_holds(self.awake, result, bytes),
             Event::Ran(ran) => self.on_ran(now, ran, actions),

@@ -181,13 +181,18 @@ impl Plan {
         self.peers > SMALL_GRID
     }
 
+    /// Whether work on a claim waits until everybody must have heard of it.
+    pub(crate) fn claims_settle(&self) -> bool {
+        self.settles() && !self.is_interactive()
+    }
+
     /// Whether there are so few units that an answer is wanted now rather than at the least cost.
     pub(crate) fn is_interactive(&self) -> bool {
         self.units <= self.peers
     }
 
     pub(crate) fn ahead_us(&self) -> u64 {
-        let settle_us = if self.settles() && !self.is_interactive() { SETTLE_MS * 1000 } else { 0 };
+        let settle_us = if self.claims_settle() { SETTLE_MS * 1000 } else { 0 };
         AHEAD_US + settle_us
     }
 
@@ -312,8 +317,7 @@ impl Entry {
     /// When work on a claim may start: when everybody must have heard of it, unless all are
     /// neighbours or an answer is wanted soon.
     pub(crate) fn start_at(&self, now: Time) -> Time {
-        let at_once = !self.plan.settles() || self.plan.is_interactive();
-        if at_once { now } else { now.plus_ms(SETTLE_MS) }
+        if self.plan.claims_settle() { now.plus_ms(SETTLE_MS) } else { now }
     }
 
     /// When it is this peer's turn to claim: later for a worse place where an answer is wanted soon,

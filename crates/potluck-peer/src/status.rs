@@ -185,6 +185,14 @@ impl Peer {
         Some(entry.tally.verdict(index))
     }
 
+    /// Whether module and inputs of a job are here, or will not come: its parts are not all known to
+    /// this version, or it is over. True for a job that is not known.
+    pub fn has_inputs(&self, id: &JobId) -> bool {
+        self.board
+            .get(id)
+            .is_none_or(|entry| entry.is_ready() || entry.is_cleared() || !entry.is_understood())
+    }
+
     /// What a set of records amounts to here, if it is known: equal at two peers when the sets are.
     pub fn fingerprint(&self, topic: &Topic) -> Option<Fingerprint> {
         self.board.set(topic).map(|set| set.fingerprint(IdRange::ALL))

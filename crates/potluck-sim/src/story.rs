@@ -20,6 +20,7 @@ pub(crate) fn event(event: &Event, work: &Work, name: impl Fn(&PeerId) -> Option
         Event::Convicted(conviction) => format!("had convicted {}", who(&conviction.peer)),
         Event::Submitted { record } => format!("submitted {}", record_in_words(record, work, &who)),
         Event::Collect { job } => format!("wants all of {}", job_in_words(job, work)),
+        Event::Check { job } => format!("wants to check {}", job_in_words(job, work)),
         Event::Fetched { need, found } => {
             let found = if *found { "fetched" } else { "did not find" };
             format!("{found} {}", need_in_words(need, work))

@@ -5,13 +5,16 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::channel::{Channel, Sender};
+use potluck_peer::Event;
 use potluck_unit::{BlobId, InputIndex, Job, JobId, Record, Signed};
 use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::Line;
 use super::api::RefusedCode;
@@ -46,6 +49,9 @@ pub(super) async fn evidence(
     Query(wants): Query<Wants>,
 ) -> Result<Response, Failure> {
     let id: JobId = id.parse().map_err(bad)?;
+    if wants.inputs {
+        inputs_come(&line, id).await.ok_or_else(stopping)?;
+    }
     let found = line.ask(move |hub| {
         let peer = hub.peer();
         let units = peer.job_record(&id)?.units;
@@ -65,6 +71,23 @@ pub(super) async fn evidence(
         let _ = write(&found, wants.inputs, &mut pieces).await;
     });
     Ok(Body::new(body).into_response())
+}
+
+/// Has the node get what is needed to run units of the job, and waits for that, but not for long:
+/// evidence is worth something without. None if the node stops.
+async fn inputs_come(line: &Line, id: JobId) -> Option<()> {
+    let mut news = line.news.subscribe();
+    line.ask(move |hub| hub.tell(Event::Check { job: id })).await?;
+    let come = async {
+        while !line.ask(move |hub| hub.peer().has_inputs(&id)).await? {
+            match news.recv().await {
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+        Some(())
+    };
+    tokio::time::timeout(INPUTS_TIMEOUT, come).await.unwrap_or(Some(()))
 }
 
 async fn write(found: &Findings, inputs: bool, pieces: &mut Sender<Bytes>) -> Option<()> {
@@ -119,5 +142,7 @@ async fn send(pieces: &mut Sender<Bytes>, bytes: Vec<u8>) -> Option<()> {
     pieces.send_data(bytes.into()).await.ok()
 }
 
+/// Module and inputs that have not come by then are left out.
+const INPUTS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Large enough that a million records are few pieces.
 const PIECE_BYTES: usize = 256 << 10;
