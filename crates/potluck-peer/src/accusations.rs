@@ -21,10 +21,11 @@ pub(crate) struct Accusations {
     heard: BTreeMap<(PeerId, PeerId), Accusation>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Accusation {
     index: u32,
     said: (ResultHash, WorkDigest),
+    record: Signed,
 }
 
 /// Accusations remembered in a small job. Each costs a run of those called, seven on average.
@@ -35,13 +36,19 @@ const UNITS_PER_ACCUSED: u32 = 256;
 const ACCUSED_MAX: usize = 256;
 /// Accusations of one peer in one job, and against one.
 const EACH_MAX: usize = 4;
+/// Accusations told to a new neighbour, which may have been away when they were heard.
+const TOLD_MAX: usize = 64;
+/// How long after a conviction units that others take for settled, because they do not know of it,
+/// are left to those who may.
+const MISLED_MS: u64 = 30 * 1000;
 /// Peers remembered to have accused somebody falsely.
 pub(crate) const SLANDERERS_MAX: usize = 4096;
 
 impl Accusations {
     /// Takes an accusation in a job of so many units. False if there is no place for it, or it is
     /// known.
-    fn take(&mut self, units: u32, by: PeerId, proof: &Proof) -> bool {
+    fn take(&mut self, units: u32, record: &Signed, proof: &Proof) -> bool {
+        let by = record.signer();
         let most = ACCUSED_FEW.max((units / UNITS_PER_ACCUSED) as usize).min(ACCUSED_MAX);
         let accused = proof.accused();
         let same = |picked: fn(&(PeerId, PeerId)) -> PeerId, peer: PeerId| {
@@ -53,7 +60,8 @@ impl Accusations {
         if full || self.heard.contains_key(&(accused, by)) {
             return false;
         }
-        let accusation = Accusation { index: proof.index(), said: proof.said() };
+        let (index, said) = (proof.index(), proof.said());
+        let accusation = Accusation { index, said, record: record.clone() };
         self.heard.insert((accused, by), accusation);
         true
     }
@@ -89,12 +97,36 @@ impl Entry {
         let heard = self.accusations.heard.iter().filter(|((accused, _), _)| open(accused));
         heard.map(|(_, heard)| heard.index).filter(|index| all || called(*index)).collect()
     }
+
+    /// Units that others may take for settled because they do not know of a liar, when they have had
+    /// the time to do something about it if they do. For who wants the results.
+    pub(crate) fn misled_units(&self, now: Time, standing: &Standing) -> Vec<u32> {
+        match self.convicted_at {
+            Some(at) if now.ms_since(at) >= MISLED_MS => self.tally.misled(standing),
+            Some(_) | None => Vec::new(),
+        }
+    }
 }
 
 impl Peer {
+    /// A peer was convicted here, of what others may not know.
+    pub(crate) fn after_conviction(
+        &mut self,
+        now: Time,
+        conviction: &Conviction,
+        actions: &mut Actions,
+    ) {
+        if let Some(entry) = self.board.get_mut(&conviction.job) {
+            entry.convicted_at = Some(now);
+        }
+        if conviction.said == conviction.found {
+            self.accuse(now, conviction, actions);
+        }
+    }
+
     /// Says that a peer just convicted signed a right result that it did not compute, unless somebody
     /// has said so.
-    pub(crate) fn accuse(&mut self, now: Time, conviction: &Conviction, actions: &mut Actions) {
+    fn accuse(&mut self, now: Time, conviction: &Conviction, actions: &mut Actions) {
         let Conviction { peer, job, index, .. } = *conviction;
         let Some(entry) = self.board.get_mut(&job) else { return };
         let own = entry.tally.own(index).filter(|_| !entry.accusations.is_accused(&peer));
@@ -105,8 +137,8 @@ impl Peer {
         else {
             return;
         };
-        if entry.accusations.take(entry.tally.units(), self.me, &proof) {
-            let record = Signed::sign(&self.key, Record::Proof(proof));
+        let record = Signed::sign(&self.key, Record::Proof(proof.clone()));
+        if entry.accusations.take(entry.tally.units(), &record, &proof) {
             self.gossip.pass(&record);
             self.spread(now, &record, None, actions);
         }
@@ -123,13 +155,21 @@ impl Peer {
         if !entry.is_understood() || entry.closed || proof.index() >= units {
             return false;
         }
-        if !entry.accusations.take(units, by, proof) {
+        if !entry.accusations.take(units, record, proof) {
             return false;
         }
         self.gossip.pass(record);
         self.weigh_accusations(&proof.job(), proof.index());
         self.plan_due = true;
         !self.slanderers.contains(&by)
+    }
+
+    /// Tells a new neighbour what some are accused of in jobs that are not over.
+    pub(crate) fn tell_accusations(&self, peer: PeerId, actions: &mut Actions) {
+        let open = self.board.jobs().filter(|(_, entry)| !entry.closed);
+        let heard = open.flat_map(|(_, entry)| entry.accusations.heard.values());
+        let records = heard.map(|heard| heard.record.bytes().clone());
+        actions.say_records(peer, records.take(TOLD_MAX));
     }
 
     /// Holds what some are accused of having signed of a unit against what this peer found: who gave
@@ -163,6 +203,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::Config;
     use crate::action::Action;
     use crate::board::tests::{NOW, fetched, handle, hear, job, worker};
     use crate::event::{Event, Ran, Report};
@@ -277,6 +318,51 @@ mod tests {
     }
 
     #[test]
+    fn a_new_neighbour_is_told_what_some_are_accused_of() {
+        let (mut peer, _, batch) = done_by_others(false);
+        let accusation = accusation(6, &batch, 0);
+        hear(&mut peer, NOW, &accusation);
+        let address = ([127, 0, 0, 1], 9).into();
+        let joined = Event::Joined { peer: key(9).id(), address, outbound: false };
+        let told = handle(&mut peer, NOW, joined).into_iter().any(|action| match action {
+            Action::Say { to, message: potluck_unit::Message::Records(records) } => {
+                to == key(9).id() && records.contains(accusation.bytes())
+            }
+            _ => false,
+        });
+        assert!(told);
+    }
+
+    /// Others count a liar that they do not know, and do not come to add the voice that is missing.
+    #[test]
+    fn the_submitter_runs_what_others_take_for_settled_after_they_had_the_time_to() {
+        let mut peer = Peer::new(key(1), Config { slots: 0, ..Config::default() });
+        handle(&mut peer, NOW, Event::Woke);
+        let record = job(1, 2, 2);
+        let id = record.job_id().unwrap();
+        handle(&mut peer, NOW, Event::Submitted { record });
+        for batch in [signed(id, 5, 1, false), signed(id, 6, 1, true), signed(id, 5, 0, true)] {
+            hear(&mut peer, NOW, &batch);
+        }
+        let lie = peer.receipts_of(&key(5).id())[0].0;
+        let conviction = Conviction {
+            peer: key(5).id(),
+            job: id,
+            index: 1,
+            said: RIGHT,
+            found: RIGHT,
+            record: lie,
+            made: NOW,
+        };
+        handle(&mut peer, NOW, Event::Convicted(conviction.clone()));
+        peer.after_conviction(NOW, &conviction, &mut Actions::new());
+        let later = |ms| NOW.plus_ms(ms);
+        assert_eq!(runs(&handle(&mut peer, later(MISLED_MS - 1), Event::Woke)), []);
+        let woke = handle(&mut peer, later(MISLED_MS + 10_000), Event::Woke);
+        assert_eq!(runs(&woke), [1], "nobody else has spoken of the other");
+    }
+
+    #[test]
     fn one_accusation_too_many_is_not_taken() {
         let id = JobId([1; 32]);
         let proof = |accused: u8| {
@@ -284,10 +370,12 @@ mod tests {
         };
         let take = |pairs: &mut dyn Iterator<Item = (u8, u8)>| {
             let mut accusations = Accusations::default();
-            pairs
-                .map(|(by, accused)| accusations.take(10, key(by).id(), &proof(accused)))
-                .filter(|taken| *taken)
-                .count()
+            let taken = pairs.filter(|(by, accused)| {
+                let proof = proof(*accused);
+                let record = Signed::sign(&key(*by), Record::Proof(proof.clone()));
+                accusations.take(10, &record, &proof)
+            });
+            taken.count()
         };
         assert_eq!(take(&mut (0..100).map(|n| (100 + n, n))), ACCUSED_FEW);
         assert_eq!(take(&mut (1..100).map(|n| (n, 0))), EACH_MAX);

@@ -61,6 +61,8 @@ pub(crate) struct Entry {
     pub(crate) inputs: Held,
     pub(crate) audits: Audits,
     pub(crate) accusations: Accusations,
+    /// When this peer last convicted somebody in it.
+    pub(crate) convicted_at: Option<Time>,
     /// What this peer drew for which chunks, at most one for each.
     pub(crate) draws: BTreeMap<u32, Draw>,
     /// Disputed units, and since when.
@@ -311,6 +313,7 @@ impl Peer {
             inputs: held,
             audits: Audits::default(),
             accusations: Accusations::default(),
+            convicted_at: None,
             draws: BTreeMap::new(),
             disputed: BTreeMap::new(),
             doubts: BTreeSet::new(),

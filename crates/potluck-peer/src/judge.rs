@@ -151,9 +151,7 @@ impl Peer {
         if !dead || self.standing.is_out(&peer) {
             self.judge_all(now, actions);
         }
-        if conviction.said == conviction.found {
-            self.accuse(now, &conviction, actions);
-        }
+        self.after_conviction(now, &conviction, actions);
         if let Some(entry) = self.board.get_mut(&job).filter(|_| weighty)
             && entry.audits.liars.len() < LIARS_MAX
             && entry.audits.liars.insert(peer)

@@ -255,6 +255,7 @@ impl Peer {
         for (id, _) in kept.filter(|(_, entry)| entry.submitter() == peer) {
             actions.say(peer, Message::Keeping(*id));
         }
+        self.tell_accusations(peer, actions);
         self.look_again_at_latest(now.plus_ms(TICK_BUSY_MS));
     }
 

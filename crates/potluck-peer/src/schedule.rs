@@ -411,7 +411,8 @@ impl Peer {
                 .filter(|(index, since)| all || entry.is_settler(now, **since, **index))
                 .map(|(index, _)| index);
             let accused = entry.accused_units(id, &self.standing, all);
-            let mut wanted = called.chain(entry.lost_bodies()).chain(&accused);
+            let misled = if all { entry.misled_units(now, &self.standing) } else { Vec::new() };
+            let mut wanted = called.chain(entry.lost_bodies()).chain(&accused).chain(&misled);
             let again = entry.doubts.iter().find(|index| !self.runs.holds(id, **index));
             let index = again.or_else(|| wanted.find(|index| !entry.tally.has_run(**index)))?;
             Some((*id, *index))

@@ -238,6 +238,20 @@ impl Tally {
         units
     }
 
+    /// Units that lack voices here, and on which somebody has spoken whose word does not count.
+    pub(crate) fn misled(&self, standing: &Standing) -> Vec<u32> {
+        let mut units = Vec::new();
+        for (chunk, place) in (0..).zip(&self.chunks).filter(|(_, place)| place.partial != 0) {
+            let dead = |word: &&Word| {
+                let (peer, _) = self.voters[usize::from(word.voter)];
+                standing.is_dead(&peer, &self.job, word.batch().made)
+            };
+            let said = place.words.iter().filter(dead).fold(0, |mask, word| mask | word.said);
+            units.extend(places(said & place.partial).map(|place| self.index(chunk, place)));
+        }
+        units
+    }
+
     /// Units that some have spoken of and that are not accepted: wider windows may change that.
     pub(crate) fn waiting(&self) -> Vec<u32> {
         let mut units = Vec::new();
