@@ -130,12 +130,12 @@ impl Peer {
         if slots == 0 || entry.closed || !entry.is_ready() {
             return;
         }
-        let workers: Vec<(PeerId, u64)> = (entry.tally.workers_of(chunk))
-            .filter(|(peer, units)| {
-                *peer != me
-                    && only.is_none_or(|only| only == *peer)
-                    && units & !entry.tally.ran(chunk) != 0
-            })
+        let (tally, standing) = (&entry.tally, &self.standing);
+        let peers: BTreeSet<PeerId> = tally.workers_of(chunk).map(|(peer, _)| peer).collect();
+        let workers: Vec<(PeerId, u64)> = (peers.into_iter())
+            .filter(|peer| *peer != me && only.is_none_or(|only| only == *peer))
+            .map(|peer| (peer, tally.audited_of(chunk, &peer, standing)))
+            .filter(|(_, units)| units & !tally.ran(chunk) != 0)
             .collect();
         if workers.is_empty() {
             return;

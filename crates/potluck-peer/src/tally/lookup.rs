@@ -85,6 +85,37 @@ impl Tally {
         said.map(|word| (self.voters[usize::from(word.voter)].0, word.said))
     }
 
+    /// Units of a chunk on which a peer's word is worth an audit, if it counts at all. Not where it
+    /// audited somebody itself, after as many had spoken as must agree: their words are audited in any
+    /// case, and if its were too, and those of its auditors, few units would end before all have run
+    /// them. Who was heard first is audited, so that two can't be each other's auditors.
+    pub(crate) fn audited_of(&self, chunk: u32, peer: &PeerId, standing: &Standing) -> u64 {
+        let Some(voter) = self.voter_at.get(peer) else { return 0 };
+        let words = self.chunks.get(chunk as usize).map_or(&[][..], |chunk| &chunk.words);
+        let live = |word: &Word| {
+            let (peer, _) = &self.voters[usize::from(word.voter)];
+            self.is_heard(peer, word.batch().made, standing)
+        };
+        let theirs = words.iter().enumerate().filter(|(_, word)| word.voter == *voter);
+        theirs.filter(|(_, word)| word.said != 0 && live(word)).fold(0, |mask, (at, word)| {
+            let before = || words[..at].iter().filter(|other| other.said & word.said != 0);
+            let others = before().filter(|other| other.voter != *voter && live(other));
+            let Some(draw) = word.draw else { return mask | word.said };
+            let (mut seen, mut drawn) = ([0u8; 64], 0);
+            for other in others {
+                let both = other.said & word.said;
+                places(both).for_each(|place| seen[usize::from(place)] += 1);
+                let (peer, _) = &self.voters[usize::from(other.voter)];
+                if self.windows.may_audit(draw.audit_ticket(peer)) {
+                    drawn |= both;
+                }
+            }
+            let enough = |place: &u8| usize::from(seen[usize::from(*place)]) >= self.copies;
+            let audits = places(drawn).filter(enough).fold(0, |mask, place| mask | 1 << place);
+            mask | word.said & !audits
+        })
+    }
+
     /// Whether anybody has signed a result of any unit of a chunk.
     pub(crate) fn is_begun(&self, chunk: u32) -> bool {
         self.workers_of(chunk).next().is_some()

@@ -99,6 +99,23 @@ fn who_is_not_called_to_settle_follows_a_great_majority_until_it_runs_the_unit_i
     assert_eq!(judged(&votes[..4]).verdict(0), Verdict::Disputed);
 }
 
+#[test]
+fn who_audits_another_is_not_audited_for_it_and_who_counts_for_nothing_is_not_either() {
+    let (id, mut standing) = (JobId([0; 32]), Standing::default());
+    let audited = |copies, standing: &Standing| {
+        let mut tally = Tally::new(&id, &plain_job(1, 1, copies), &key(99).id());
+        let drawn = || Seat::Drawn { chunk: 0, proof: DrawProof([0; DrawProof::BYTES]) };
+        tally.count(&said(id, 1, 0, 1, Seat::Public), None, standing);
+        tally.count(&said(id, 2, 0, 1, drawn()), Some(Draw([2; 32])), standing);
+        tally.count(&said(id, 3, 0, 1, drawn()), Some(Draw([3; 32])), standing);
+        [1, 2, 3].map(|n| tally.audited_of(0, &key(n).id(), standing) == 1)
+    };
+    assert_eq!(audited(1, &standing), [true, false, false]);
+    assert_eq!(audited(2, &standing), [true, true, false], "two must agree");
+    standing.convict(liar(1));
+    assert_eq!(audited(1, &standing), [false, true, false], "nobody else vouches for the unit now");
+}
+
 /// Three that agree lead against nobody; against one who drew the right to audit them they don't.
 #[test]
 fn a_majority_does_not_lead_past_the_dissent_of_an_auditor() {
