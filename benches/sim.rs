@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use potluck_sim::{Crowd, Fared};
+use potluck_sim::{Crowd, Fared, Lived, Lives};
 use potluck_unit::Quality;
 use toml::{Table, Value};
 
@@ -43,11 +43,37 @@ fn cases() -> Vec<Case> {
         submit_ms: 60_000,
         ..Crowd::of(workers, units, Quality::Standard)
     };
+    // Workers who did 20,000 units before, and of whom some now begin to lie about one unit in fifty.
+    let veterans = |sleepers| Crowd {
+        lives: Some(Lives {
+            jobs: 10,
+            pause_ms: 60_000,
+            standing: 20_000,
+            sleepers,
+            sleepers_standing: 20_000,
+            behaves: 100,
+            lies_per_mille: 20,
+            returns: false,
+        }),
+        ..Crowd::of(40, 3000, Quality::Bulk)
+    };
+    // Among veterans some are new, lie after 100 units of each job's length or so, and come back under
+    // fresh keys.
+    let newcomers = |sleepers| {
+        let veterans = veterans(sleepers);
+        let known =
+            veterans.lives.map(|lives| Lives { sleepers_standing: 0, returns: true, ..lives });
+        Crowd { lives: known, ..veterans }
+    };
     vec![
         case("interactive-100", false, quick(100, 32)),
         case("interactive-1000", false, quick(1000, 8)),
         case("bulk-100", false, Crowd::of(100, 10_000, Quality::Bulk)),
         case("standard-100", false, Crowd::of(100, 10_000, Quality::Standard)),
+        case("veterans-0", false, veterans(0)),
+        case("veterans-10", false, veterans(4)),
+        case("veterans-33", false, veterans(13)),
+        case("newcomers-33", false, newcomers(13)),
         case("bulk-1000", true, Crowd::of(1000, 10_000, Quality::Bulk)),
         case("bulk-1000-long", true, Crowd::of(1000, 100_000, Quality::Bulk)),
         case("bulk-10000", true, Crowd::of(10_000, 10_000, Quality::Bulk)),
@@ -55,6 +81,42 @@ fn cases() -> Vec<Case> {
 }
 
 fn figures(crowd: &Crowd, fared: &Fared) -> Vec<Figure> {
+    match &crowd.lives {
+        None => figures_of_one(crowd, fared),
+        Some(lives) => figures_of_lives(crowd, lives, fared),
+    }
+}
+
+/// What the long run is measured by. Of wrong units, shares in a million of all.
+fn figures_of_lives(crowd: &Crowd, lives: &Lives, fared: &Fared) -> Vec<Figure> {
+    let units = f64::from(crowd.units) * f64::from(lives.jobs);
+    let past = f64::from(crowd.workers - lives.sleepers) * f64::from(lives.standing)
+        + f64::from(lives.sleepers) * f64::from(lives.sleepers_standing);
+    let sum = |pick: fn(&Lived) -> u64| fared.lived.iter().map(pick).sum::<u64>() as f64;
+    let ppm = |pick: fn(&Lived) -> u64| sum(pick) * 1e6 / units;
+    let needed = sum(|lived| lived.needed_us);
+    // Before anybody had lied.
+    let calm: Vec<&Lived> = fared.lived.iter().take_while(|lived| lived.lies == 0).collect();
+    let calm_us =
+        |pick: fn(&Lived) -> u64| calm.iter().map(|lived| pick(lived)).sum::<u64>() as f64;
+    let calm_overhead =
+        calm_us(|lived| lived.executed_us) / calm_us(|lived| lived.needed_us).max(1.0);
+    let figure = |name, value, tolerance| Figure { name, value, tolerance };
+    let left = sum(|lived| lived.wrong_left.into());
+    vec![
+        figure("unaccepted", units - fared.accepted_ms.len() as f64, (0.0, 0.0)),
+        figure("convicted_honest", fared.convicted_honest.into(), (0.0, 0.0)),
+        figure("wrong_ever_ppm", ppm(|lived| lived.wrong_ever.into()), (0.5, 200.0)),
+        figure("wrong_taken_ppm", ppm(|lived| lived.wrong_taken.into()), (0.5, 200.0)),
+        figure("wrong_left_ppm", ppm(|lived| lived.wrong_left.into()), (0.5, 200.0)),
+        figure("wrong_left_with_past_ppm", left * 1e6 / (units + past), (0.5, 20.0)),
+        figure("overhead", sum(|lived| lived.executed_us) / needed, (0.1, 0.02)),
+        figure("overhead_calm", calm_overhead, (0.02, 0.01)),
+        figure("audits_percent", sum(|lived| lived.audited_us) / needed * 100.0, (0.2, 0.5)),
+    ]
+}
+
+fn figures_of_one(crowd: &Crowd, fared: &Fared) -> Vec<Figure> {
     let units = f64::from(crowd.units);
     let total = |pick: fn(&(u64, u64)) -> u64| fared.said.values().map(pick).sum::<u64>() as f64;
     let done = fared.accepted_ms.last().copied().unwrap_or(0) as f64;
@@ -154,6 +216,21 @@ fn print(case: &Case, fared: &Fared, (wall, cpu): (f64, f64), grew_kib: u64) {
             format!("{kind} {messages} ({:.1} MB)", *bytes as f64 / 1e6)
         });
         println!("  said {when} submission: {}", kinds.collect::<Vec<_>>().join(", "));
+    }
+    for (number, lived) in fared.lived.iter().enumerate() {
+        let times = |us: u64| us as f64 / lived.needed_us as f64;
+        println!(
+            "  job {number}: final after {} s; lies about {} units, {} ever accepted, {} taken, {} left; {} liars convicted; executed {:.3}, by honest workers {:.3}, audits {:.3}",
+            lived.final_ms / 1000,
+            lived.lies,
+            lived.wrong_ever,
+            lived.wrong_taken,
+            lived.wrong_left,
+            lived.convicted,
+            times(lived.executed_us),
+            times(lived.honest_us),
+            times(lived.audited_us),
+        );
     }
 }
 

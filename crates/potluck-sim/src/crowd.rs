@@ -1,18 +1,23 @@
-//! A crowd: very many honest peers, one job, and nothing that goes wrong. For figures, where
+//! A crowd: very many peers, and nothing that goes wrong but what [`Lives`] says. For figures, where
 //! [`crate::World`] is for faults: no oracle looks on, there are no disks, what has been decoded once
 //! is shared, and time is cut into milliseconds. The peers are the production code.
 
+mod lives;
+mod shared;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use potluck_peer::{
-    Action, Actions, Chance, Config, Draws, Event, Need, News, Peer, Ran, Read, Report, Verdict,
-};
+use potluck_peer::{Action, Actions, Chance, Config, Event, Need, Peer, Ran, Report, Verdict};
 use potluck_unit::{
-    BlobId, Draw, DrawProof, Identity, Job, JobId, Key, Limits, Message, Outcome, PeerId, Quality,
-    Record, ResultHash, Signed, Time, UnitId, Witness,
+    BlobId, Identity, Job, JobId, Key, Limits, Message, Outcome, PeerId, Quality, Record,
+    ResultHash, Signed, Time, UnitId, Witness,
 };
+
+use lives::Sleepers;
+pub use lives::{Lived, Lives};
+use shared::{Cheap, remembering};
 
 /// Everything that decides how a crowd fares.
 #[derive(Debug, Clone)]
@@ -21,7 +26,7 @@ pub struct Crowd {
     pub seed: u64,
     /// How many lend a slot each. One more submits.
     pub workers: u32,
-    /// Units of the job.
+    /// Units of a job.
     pub units: u32,
     /// How sure the submitter wants to be; decides k.
     pub quality: Quality,
@@ -37,22 +42,30 @@ pub struct Crowd {
     pub submit_ms: u64,
     /// When to give up, in milliseconds after that.
     pub end_ms: u64,
+    /// What else there is than one job and honest workers.
+    pub lives: Option<Lives>,
 }
 
-/// What became of a crowd's job. Times are in milliseconds since it was submitted.
+/// What became of a crowd's jobs. Times are in milliseconds since a unit's job was submitted.
 #[derive(Debug, Clone, Default)]
 pub struct Fared {
-    /// When the submitter took each unit for accepted, rising.
+    /// When the submitter first took each unit for accepted, rising.
     pub accepted_ms: Vec<u64>,
-    /// When the job would have been done had all worked all the time on what was needed.
+    /// When the jobs would have been done had all worked all the time on what was needed.
     pub fluid_ms: u64,
     /// Work done or under way beyond k times what the units are and beyond audits, in millionths of
     /// the first.
     pub waste_ppm: u64,
     /// Work to run again what was accepted already, in the same.
     pub audits_ppm: u64,
-    /// Units that the submitter accepted with a wrong result.
+    /// Units that the submitter accepted with a wrong result at any time.
     pub wrong: u32,
+    /// What became of each job, where there are several.
+    pub lived: Vec<Lived>,
+    /// How often a sleeper came back under a fresh key.
+    pub returned: u32,
+    /// Honest peers that some honest peer convicted.
+    pub convicted_honest: u32,
     /// What was said since the job was submitted, by kind of message: how many and how many bytes.
     pub said: BTreeMap<&'static str, (u64, u64)>,
     /// What was said until then.
@@ -83,18 +96,21 @@ impl Crowd {
             delay_ms: (20, 30),
             submit_ms: 120_000,
             end_ms: 24 * 3_600_000,
+            lives: None,
         }
     }
 
-    /// Lets the crowd do the job.
+    /// Lets the crowd do its jobs.
     pub fn fare(self) -> Fared {
         let mut world = Lean::new(self);
         world.run();
         world.fared
     }
 
-    fn cost_us(&self, index: u32) -> u64 {
-        let mut chance = Chance::of_seed(self.seed ^ u64::from(index).wrapping_mul(0x9e37_79b9));
+    /// How much work a unit is, in the job of this number.
+    fn cost_us(&self, job: usize, index: u32) -> u64 {
+        let seed = self.seed.wrapping_add((job as u64) << 32);
+        let mut chance = Chance::of_seed(seed ^ u64::from(index).wrapping_mul(0x9e37_79b9));
         chance.next_u64();
         log_normal(&mut chance, self.unit_us, self.unit_sigma)
     }
@@ -123,6 +139,8 @@ enum Happening {
     Left { machine: usize, other: usize },
     Fetched { machine: usize, need: Need },
     Ended { machine: usize, slot: u16 },
+    Looked,
+    Returned { machine: usize },
 }
 
 struct Machine {
@@ -137,16 +155,35 @@ struct Machine {
     running: bool,
 }
 
+impl Machine {
+    fn of(peer: Peer, speed_per_mille: u64) -> Machine {
+        Machine {
+            id: peer.id(),
+            peer,
+            started: false,
+            alarm: None,
+            speed_per_mille,
+            neighbours: Vec::new(),
+            queue: VecDeque::new(),
+            running: false,
+        }
+    }
+}
+
 struct Lean {
     crowd: Crowd,
     now: Time,
     queue: BTreeMap<Time, VecDeque<Happening>>,
     machines: Vec<Machine>,
     by_id: Vec<(PeerId, usize)>,
-    job: Signed,
+    /// What all peers are born with.
+    born: Config,
+    /// Those submitted so far, by number.
+    jobs: Vec<JobId>,
     bodies: Vec<(ResultHash, Arc<[u8]>)>,
     executed_us: u64,
     audited_us: u64,
+    sleepers: Sleepers,
     actions: Actions,
     fared: Fared,
 }
@@ -158,60 +195,44 @@ const STARTS_MS: u64 = 20_000;
 
 impl Lean {
     fn new(crowd: Crowd) -> Lean {
-        let (read, draws) = (remembering(), Arc::new(Cheap));
         let count = crowd.workers as usize + 1;
+        let born = Config {
+            agent: "crowd".to_owned(),
+            read: Some(remembering()),
+            draws: Some(Arc::new(Cheap)),
+            open: crowd.lives.is_some(),
+            ..Config::default()
+        };
         let mut chance = Chance::of_seed(crowd.seed);
         let machines: Vec<Machine> = (0..count)
             .map(|number| {
-                let mut hasher = blake3::Hasher::new();
-                hasher.update(&crowd.seed.to_le_bytes()).update(&(number as u64).to_le_bytes());
-                let key = Key::of_secret(hasher.finalize().as_bytes());
-                let known = (0..2.min(number)).map(|_| chance.below(number as u64));
-                let config = Config {
-                    slots: u16::from(number > 0),
-                    addresses: vec![address(number)],
-                    joins: known
-                        .map(|other| address(usize::try_from(other).unwrap_or(0)))
-                        .collect(),
-                    agent: "crowd".to_owned(),
-                    seed: crowd.seed << 32 ^ number as u64,
-                    read: Some(read.clone()),
-                    draws: Some(draws.clone()),
-                    ..Config::default()
-                };
-                let peer = Peer::new(key, config);
-                Machine {
-                    id: peer.id(),
-                    peer,
-                    started: false,
-                    alarm: None,
-                    speed_per_mille: log_normal(&mut chance, 1000, crowd.speed_sigma),
-                    neighbours: Vec::new(),
-                    queue: VecDeque::new(),
-                    running: false,
-                }
+                let known = (0..2.min(number)).map(|_| chance.below(number as u64)).collect();
+                let peer = peer(&crowd, &born, number, known);
+                let speed_per_mille = log_normal(&mut chance, 1000, crowd.speed_sigma);
+                Machine::of(peer, speed_per_mille)
             })
             .collect();
         let mut by_id: Vec<(PeerId, usize)> =
             machines.iter().enumerate().map(|(number, machine)| (machine.id, number)).collect();
         by_id.sort_unstable();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&crowd.seed.to_le_bytes()).update(&0u64.to_le_bytes());
-        let job = Signed::sign(&Key::of_secret(hasher.finalize().as_bytes()), job(&crowd));
         let bodies = (0..crowd.units).map(outcome).collect();
+        let sleepers = Sleepers::of(&crowd, &by_id);
         let mut lean = Lean {
             now: BEGIN,
             queue: BTreeMap::new(),
             machines,
             by_id,
-            job,
+            born,
+            jobs: Vec::new(),
             bodies,
             executed_us: 0,
             audited_us: 0,
+            sleepers,
             actions: Actions::new(),
             fared: Fared::default(),
             crowd,
         };
+        lean.give_standing();
         for number in 0..count {
             let ms = STARTS_MS * number as u64 / count as u64;
             lean.happens_in(ms, Happening::Start(number));
@@ -226,7 +247,7 @@ impl Lean {
 
     fn run(&mut self) {
         let end = BEGIN.plus_ms(self.crowd.submit_ms + self.crowd.end_ms);
-        while self.fared.accepted_ms.len() < self.crowd.units as usize {
+        while !self.is_over() {
             let Some(mut first) = self.queue.first_entry() else { break };
             self.now = *first.key();
             let Some(what) = first.get_mut().pop_front() else {
@@ -239,20 +260,31 @@ impl Lean {
             self.happen(what);
         }
         self.weigh();
+        self.sum_up();
+    }
+
+    fn is_over(&self) -> bool {
+        match &self.crowd.lives {
+            None => self.fared.accepted_ms.len() >= self.crowd.units as usize,
+            Some(lives) => self.fared.lived.len() >= lives.jobs as usize,
+        }
     }
 
     /// Holds what was done against what there was to do.
     fn weigh(&mut self) {
         let crowd = &self.crowd;
         let copies = u64::from(crowd.quality.copies());
-        let work_us: u64 = (0..crowd.units).map(|index| crowd.cost_us(index)).sum::<u64>() * copies;
+        let work_us: u64 = (0..self.jobs.len())
+            .flat_map(|job| (0..crowd.units).map(move |index| crowd.cost_us(job, index)))
+            .sum::<u64>()
+            * copies;
         let workers = &self.machines[1..];
         let speed: u64 = workers.iter().map(|machine| machine.speed_per_mille).sum();
         let under_way: u64 = workers
             .iter()
             .filter(|machine| machine.running)
-            .filter_map(|machine| machine.queue.front()?.1.front())
-            .map(|index| crowd.cost_us(*index))
+            .filter_map(|machine| machine.queue.front())
+            .filter_map(|(job, units)| Some(self.work_us(job, *units.front()?)))
             .sum();
         self.fared.fluid_ms = work_us / speed.max(1);
         let beyond = (self.executed_us + under_way).saturating_sub(work_us);
@@ -272,12 +304,10 @@ impl Lean {
                 self.tell(machine, Event::Woke);
             }
             Happening::Submit => {
-                self.fared.said_before = std::mem::take(&mut self.fared.said);
-                let neighbours: usize =
-                    self.machines.iter().map(|machine| machine.neighbours.len()).sum();
-                self.fared.neighbours_per_mille = (1000 * neighbours / self.machines.len()) as u64;
-                self.fared.workers_known = self.machines[0].peer.workers();
-                self.tell(0, Event::Submitted { record: self.job.clone() });
+                if self.jobs.is_empty() {
+                    self.note_links();
+                }
+                self.submit();
             }
             Happening::Woke { machine, at } => {
                 if self.machines[machine].alarm == Some(at) {
@@ -304,7 +334,31 @@ impl Lean {
                 self.tell(machine, Event::Fetched { need, found: true });
             }
             Happening::Ended { machine, slot } => self.ended(machine, slot),
+            Happening::Looked => self.look(),
+            Happening::Returned { machine } => self.come_back(machine),
         }
+    }
+
+    /// How all are linked when the first job comes, and what was said until then.
+    fn note_links(&mut self) {
+        self.fared.said_before = std::mem::take(&mut self.fared.said);
+        let neighbours: usize = self.machines.iter().map(|machine| machine.neighbours.len()).sum();
+        self.fared.neighbours_per_mille = (1000 * neighbours / self.machines.len()) as u64;
+        self.fared.workers_known = self.machines[0].peer.workers();
+    }
+
+    fn submit(&mut self) {
+        let record = job(&self.crowd, self.now, self.jobs.len());
+        let record = Signed::sign(&key(&self.crowd, 0), record);
+        self.jobs.extend(record.job_id());
+        self.open_account();
+        self.tell(0, Event::Submitted { record });
+    }
+
+    /// How much work a unit is.
+    fn work_us(&self, job: &JobId, index: u32) -> u64 {
+        let job = self.jobs.iter().position(|other| other == job).unwrap_or(0);
+        self.crowd.cost_us(job, index)
     }
 
     fn dialled(&mut self, by: usize, to: usize) {
@@ -329,22 +383,29 @@ impl Lean {
             machine.queue.pop_front();
         }
         machine.running = false;
-        let cost = self.crowd.cost_us(index);
-        self.executed_us += cost;
-        let spent_us = cost * 1000 / machine.speed_per_mille;
-        let (result, body) = self.bodies[index as usize].clone();
-        let witness = Witness(*blake3::hash(&UnitId::of(&job, index).0).as_bytes());
+        let speed_per_mille = machine.speed_per_mille;
+        let cost = self.work_us(&job, index);
+        let (result, body, witness) = match self.lie(number, &job, index) {
+            Some(lie) => lie,
+            None => {
+                self.executed_us += cost;
+                self.note_run(number, &job, cost);
+                let (result, body) = self.bodies[index as usize].clone();
+                (result, body, Witness(*blake3::hash(&UnitId::of(&job, index).0).as_bytes()))
+            }
+        };
+        let spent_us = cost * 1000 / speed_per_mille;
         let reports = vec![Report { index, result: Ok((result, witness)), body: Some(body) }];
         self.go_on(number, slot);
         self.tell(number, Event::Ran(Ran { slot, job, reports, spent_us, done }));
     }
 
     fn go_on(&mut self, number: usize, slot: u16) {
-        let machine = &mut self.machines[number];
-        let next = machine.queue.front().and_then(|(_, units)| units.front());
-        if let Some(index) = next.filter(|_| !machine.running) {
-            let us = self.crowd.cost_us(*index) * 1000 / machine.speed_per_mille;
-            machine.running = true;
+        let machine = &self.machines[number];
+        let next = machine.queue.front().and_then(|(job, units)| Some((*job, *units.front()?)));
+        if let Some((job, index)) = next.filter(|_| !machine.running) {
+            let us = self.work_us(&job, index) * 1000 / machine.speed_per_mille;
+            self.machines[number].running = true;
             self.happens_in(us.div_ceil(1000), Happening::Ended { machine: number, slot });
         }
     }
@@ -388,7 +449,9 @@ impl Lean {
                 let audited = units.iter().filter(|index| {
                     matches!(peer.verdict(&job, **index), Some(Verdict::Accepted(_)))
                 });
-                self.audited_us += audited.map(|index| self.crowd.cost_us(*index)).sum::<u64>();
+                let us = audited.map(|index| self.work_us(&job, *index)).sum::<u64>();
+                self.audited_us += us;
+                self.note_audit(&job, us);
                 self.machines[machine].queue.push_back((job, units.into()));
                 self.go_on(machine, slot);
             }
@@ -396,19 +459,14 @@ impl Lean {
                 self.machines[machine].alarm = Some(at);
                 self.happens_in(at.ms_since(self.now), Happening::Woke { machine, at });
             }
-            Action::Tell(News::Accepted { index, result, .. }) if machine == 0 => {
-                let since = BEGIN.plus_ms(self.crowd.submit_ms);
-                self.fared.accepted_ms.push(self.now.ms_since(since));
-                self.fared.wrong += u32::from(self.bodies[index as usize].0 != result);
-            }
+            Action::Tell(news) => self.on_news(machine, news),
             Action::Stop { .. }
             | Action::Clear(_)
             | Action::Keep(_)
             | Action::Forget(_)
             | Action::Note(_)
             | Action::Credit(_)
-            | Action::Discard(_)
-            | Action::Tell(_) => {}
+            | Action::Discard(_) => {}
         }
     }
 
@@ -464,18 +522,35 @@ fn octet(address: &SocketAddr) -> u8 {
     }
 }
 
+fn key(crowd: &Crowd, number: usize) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&crowd.seed.to_le_bytes()).update(&(number as u64).to_le_bytes());
+    Key::of_secret(hasher.finalize().as_bytes())
+}
+
+fn peer(crowd: &Crowd, born: &Config, number: usize, known: Vec<u64>) -> Peer {
+    let joins = known.into_iter().map(|other| address(usize::try_from(other).unwrap_or(0)));
+    let config = Config {
+        slots: u16::from(number > 0),
+        addresses: vec![address(number)],
+        joins: joins.collect(),
+        seed: crowd.seed << 32 ^ number as u64,
+        ..born.clone()
+    };
+    Peer::new(key(crowd, number), config)
+}
+
 fn outcome(index: u32) -> (ResultHash, Arc<[u8]>) {
     let stdout = format!("{index}\n").into_bytes();
     let body: Arc<[u8]> = Outcome::Result { exit_code: 0, stdout, files: vec![] }.to_body().into();
     (BlobId::of(&body).result_hash(), body)
 }
 
-fn job(crowd: &Crowd) -> Record {
-    let created = BEGIN.plus_ms(crowd.submit_ms);
+fn job(crowd: &Crowd, created: Time, number: usize) -> Record {
     Record::Job(Job {
         created,
         expires: created.plus_ms(Job::LIFE_MAX_MS),
-        nonce: crowd.seed,
+        nonce: crowd.seed.wrapping_add(number as u64),
         module: BlobId([1; 32]),
         module_bytes: 1000,
         inputs: BlobId([2; 32]),
@@ -490,41 +565,6 @@ fn job(crowd: &Crowd) -> Record {
         extras: Vec::new(),
         identity: Identity::NONE,
     })
-}
-
-/// Decodes and checks each record once for all peers. Knows them by where their bytes are, which
-/// stay there as long as they are remembered: for ever.
-fn remembering() -> Read {
-    let known: Mutex<BTreeMap<usize, Signed>> = Mutex::default();
-    Arc::new(move |bytes| {
-        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = bytes.as_ptr().addr();
-        if let Some(record) = known.get(&place) {
-            return Ok(record.clone());
-        }
-        let record = Signed::of_shared(bytes)?;
-        known.insert(place, record.clone());
-        Ok(record)
-    })
-}
-
-/// Draws that anybody could make: nobody here does.
-struct Cheap;
-
-impl Cheap {
-    fn draw(peer: &PeerId, input: &[u8]) -> Draw {
-        Draw(*blake3::keyed_hash(&peer.0, input).as_bytes())
-    }
-}
-
-impl Draws for Cheap {
-    fn make(&self, key: &Key, input: &[u8]) -> (DrawProof, Draw) {
-        (DrawProof([0; DrawProof::BYTES]), Cheap::draw(&key.id(), input))
-    }
-
-    fn check(&self, peer: &PeerId, _: &DrawProof, input: &[u8]) -> Option<Draw> {
-        Some(Cheap::draw(peer, input))
-    }
 }
 
 #[cfg(test)]

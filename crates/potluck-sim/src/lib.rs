@@ -33,7 +33,7 @@ mod trace;
 mod story;
 mod crowd;
 
-pub use crowd::{Crowd, Fared};
+pub use crowd::{Crowd, Fared, Lived, Lives};
 pub use oracle::Failure;
 pub use scenario::{
     Blow, Churn, Conduct, Done, Faults, JobSpec, MachineSpec, Promises, Scenario, Varies,
