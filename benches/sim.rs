@@ -43,37 +43,47 @@ fn cases() -> Vec<Case> {
         submit_ms: 60_000,
         ..Crowd::of(workers, units, Quality::Standard)
     };
-    // Workers who did 20,000 units before, and of whom some now begin to lie about one unit in fifty.
-    let veterans = |sleepers| Crowd {
+    // Workers who did many units before; some of them have slept, and lie about one unit in fifty from
+    // their hundredth on.
+    let veterans = |sleepers, jobs, units, standing| Crowd {
         lives: Some(Lives {
-            jobs: 10,
+            jobs,
             pause_ms: 60_000,
-            standing: 20_000,
+            standing,
             sleepers,
-            sleepers_standing: 20_000,
+            sleepers_standing: standing,
             behaves: 100,
             lies_per_mille: 20,
             returns: false,
         }),
-        ..Crowd::of(40, 3000, Quality::Bulk)
+        ..Crowd::of(40, units, Quality::Bulk)
     };
-    // Among veterans some are new, lie after 100 units of each job's length or so, and come back under
-    // fresh keys.
-    let newcomers = |sleepers| {
-        let veterans = veterans(sleepers);
-        let known =
-            veterans.lives.map(|lives| Lives { sleepers_standing: 0, returns: true, ..lives });
-        Crowd { lives: known, ..veterans }
+    // Among veterans a third comes as newcomers, does well for so many units, lies about all it can,
+    // and comes back under fresh keys.
+    let newcomers = |jobs, behaves| Crowd {
+        lives: Some(Lives {
+            jobs,
+            pause_ms: 60_000,
+            standing: 20_000,
+            sleepers: 5,
+            sleepers_standing: 0,
+            behaves,
+            lies_per_mille: 1000,
+            returns: true,
+        }),
+        ..Crowd::of(15, 2000, Quality::Bulk)
     };
     vec![
         case("interactive-100", false, quick(100, 32)),
         case("interactive-1000", false, quick(1000, 8)),
         case("bulk-100", false, Crowd::of(100, 10_000, Quality::Bulk)),
         case("standard-100", false, Crowd::of(100, 10_000, Quality::Standard)),
-        case("veterans-0", false, veterans(0)),
-        case("veterans-10", false, veterans(4)),
-        case("veterans-33", false, veterans(13)),
-        case("newcomers-33", false, newcomers(13)),
+        case("veterans-0", false, veterans(0, 8, 2000, 20_000)),
+        case("veterans-10", false, veterans(4, 8, 2000, 20_000)),
+        case("veterans-33", false, veterans(13, 8, 2000, 20_000)),
+        case("veterans-0-long", false, veterans(0, 2, 15_000, 100_000)),
+        case("newcomers-33-100", false, newcomers(5, 100)),
+        case("newcomers-33-1000", false, newcomers(10, 1000)),
         case("bulk-1000", true, Crowd::of(1000, 10_000, Quality::Bulk)),
         case("bulk-1000-long", true, Crowd::of(1000, 100_000, Quality::Bulk)),
         case("bulk-10000", true, Crowd::of(10_000, 10_000, Quality::Bulk)),
@@ -87,7 +97,8 @@ fn figures(crowd: &Crowd, fared: &Fared) -> Vec<Figure> {
     }
 }
 
-/// What the long run is measured by. Of wrong units, shares in a million of all.
+/// What the long run is measured by. Of wrong units, shares in a million of all, the past being the
+/// units by which standing was earned: without it this would be a look at the theft alone.
 fn figures_of_lives(crowd: &Crowd, lives: &Lives, fared: &Fared) -> Vec<Figure> {
     let units = f64::from(crowd.units) * f64::from(lives.jobs);
     let past = f64::from(crowd.workers - lives.sleepers) * f64::from(lives.standing)
@@ -95,24 +106,20 @@ fn figures_of_lives(crowd: &Crowd, lives: &Lives, fared: &Fared) -> Vec<Figure> 
     let sum = |pick: fn(&Lived) -> u64| fared.lived.iter().map(pick).sum::<u64>() as f64;
     let ppm = |pick: fn(&Lived) -> u64| sum(pick) * 1e6 / units;
     let needed = sum(|lived| lived.needed_us);
-    // Before anybody had lied.
-    let calm: Vec<&Lived> = fared.lived.iter().take_while(|lived| lived.lies == 0).collect();
-    let calm_us =
-        |pick: fn(&Lived) -> u64| calm.iter().map(|lived| pick(lived)).sum::<u64>() as f64;
-    let calm_overhead =
-        calm_us(|lived| lived.executed_us) / calm_us(|lived| lived.needed_us).max(1.0);
+    // A few lies more or less that an audit meets change what all of the jobs take.
+    let rough = if lives.sleepers > 0 { (0.3, 0.05) } else { (0.02, 0.01) };
     let figure = |name, value, tolerance| Figure { name, value, tolerance };
-    let left = sum(|lived| lived.wrong_left.into());
+    let taken = sum(|lived| lived.wrong_taken.into());
     vec![
         figure("unaccepted", units - fared.accepted_ms.len() as f64, (0.0, 0.0)),
         figure("convicted_honest", fared.convicted_honest.into(), (0.0, 0.0)),
-        figure("wrong_ever_ppm", ppm(|lived| lived.wrong_ever.into()), (0.5, 200.0)),
-        figure("wrong_taken_ppm", ppm(|lived| lived.wrong_taken.into()), (0.5, 200.0)),
-        figure("wrong_left_ppm", ppm(|lived| lived.wrong_left.into()), (0.5, 200.0)),
-        figure("wrong_left_with_past_ppm", left * 1e6 / (units + past), (0.5, 20.0)),
-        figure("overhead", sum(|lived| lived.executed_us) / needed, (0.1, 0.02)),
-        figure("overhead_calm", calm_overhead, (0.02, 0.01)),
-        figure("audits_percent", sum(|lived| lived.audited_us) / needed * 100.0, (0.2, 0.5)),
+        figure("wrong_ever_ppm", ppm(|lived| lived.wrong_ever.into()), (1.0, 1000.0)),
+        figure("wrong_taken_ppm", ppm(|lived| lived.wrong_taken.into()), (1.0, 1000.0)),
+        figure("wrong_left_ppm", ppm(|lived| lived.wrong_left.into()), (1.0, 1000.0)),
+        figure("wrong_taken_with_past_ppm", taken * 1e6 / (units + past), (1.0, 50.0)),
+        figure("overhead", sum(|lived| lived.executed_us) / needed, rough),
+        figure("overhead_honest", sum(|lived| lived.honest_us) / needed, rough),
+        figure("audits_percent", sum(|lived| lived.audited_us) / needed * 100.0, (rough.0, 2.0)),
     ]
 }
 
@@ -220,13 +227,14 @@ fn print(case: &Case, fared: &Fared, (wall, cpu): (f64, f64), grew_kib: u64) {
     for (number, lived) in fared.lived.iter().enumerate() {
         let times = |us: u64| us as f64 / lived.needed_us as f64;
         println!(
-            "  job {number}: final after {} s; lies about {} units, {} ever accepted, {} taken, {} left; {} liars convicted; executed {:.3}, by honest workers {:.3}, audits {:.3}",
+            "  job {number}: final after {} s; lies about {} units, {} ever accepted, {} taken, {} left; {} liars convicted by {:.1} each; executed {:.3}, by honest workers {:.3}, audits {:.3}",
             lived.final_ms / 1000,
             lived.lies,
             lived.wrong_ever,
             lived.wrong_taken,
             lived.wrong_left,
             lived.convicted,
+            f64::from(lived.convictions) / f64::from(lived.convicted.max(1)),
             times(lived.executed_us),
             times(lived.honest_us),
             times(lived.audited_us),

@@ -50,6 +50,9 @@ pub struct Lived {
     pub lies: u32,
     /// Sleepers that the submitter had convicted when it was final.
     pub convicted: u32,
+    /// How many convictions of those honest peers had come to, each for itself: nobody convicts on
+    /// another's word, and only who has audits more.
+    pub convictions: u32,
     /// What there was to do, k times.
     pub needed_us: u64,
     /// What was executed for it at any time, except by sleepers that the submitter had convicted: what
@@ -274,11 +277,14 @@ impl Lean {
         }
         let known = |id: &&PeerId| self.sleepers.is_convicted_by(0, id);
         let convicted = self.sleepers.ids.iter().filter(known).count();
+        let proven = self.sleepers.ids.iter().filter(known);
+        let convictions: usize = proven.map(|id| self.sleepers.convicted_by[id].len()).sum();
         let Some(account) = self.sleepers.accounts.last() else { return };
         self.fared.lived.push(Lived {
             final_ms: self.now.ms_since(account.submitted),
             wrong_taken: count(account.wrong.len()),
             convicted: count(convicted),
+            convictions: count(convictions),
             ..Lived::default()
         });
         if self.jobs.len() < lives.jobs as usize {
