@@ -12,6 +12,7 @@ use potluck_unit::{Job, JobId, PeerId, Quality, Signed, Time};
 use crate::Peer;
 use crate::board::Entry;
 use crate::seats::AUDITORS_MAX;
+use crate::standing::Standing;
 use crate::tally::places;
 use crate::timers::Timer;
 
@@ -24,6 +25,10 @@ pub(crate) struct Audits {
     review: Option<u32>,
     /// Peers proven to lie in this job, as far as they raise the rate.
     pub(crate) liars: BTreeSet<PeerId>,
+    /// Those whom a great majority contradicts where this peer neither ran the unit nor is called to:
+    /// they raise the rate too. A proof is held by few; if only those few looked at everything again,
+    /// hardly anybody would in a large grid.
+    suspects: BTreeSet<PeerId>,
 }
 
 /// An audit begins within this time, so that its answer does not tell who was about to audit.
@@ -110,6 +115,7 @@ impl Peer {
         let mut left = REVIEW_MAX;
         for id in self.board.job_ids() {
             let Some(entry) = self.board.get_mut(&id) else { continue };
+            entry.heed_suspects(&self.standing);
             let Some(from) = entry.audits.review else { continue };
             let begun = (from..entry.job().chunks()).filter(|chunk| entry.tally.is_begun(*chunk));
             let chunks: Vec<u32> = begun.take(left + 1).collect();
@@ -147,7 +153,8 @@ impl Peer {
         let mut units = 0;
         for (worker, signed) in workers {
             let credit = self.standing.is_strict().then(|| self.standing.credit(now, &worker));
-            let rate = rate(entry.job(), entry.audits.liars.len(), credit);
+            let liars = entry.audits.liars.union(&entry.audits.suspects).count();
+            let rate = rate(entry.job(), liars, credit);
             if entry.tally.windows().audits(draw.audit_ticket(&worker), rate) {
                 units |= signed;
             }
@@ -186,6 +193,17 @@ impl Peer {
 }
 
 impl Entry {
+    /// Counts those whom a great majority contradicts among the liars of the job, and looks at
+    /// everything again if there are new ones. Who they are may change: who was counted stays so.
+    fn heed_suspects(&mut self, standing: &Standing) {
+        let weighty = |peer: &PeerId| !standing.is_strict() || standing.is_established(peer);
+        let before = self.audits.suspects.len();
+        self.audits.suspects.extend(self.tally.suspects().filter(weighty));
+        if self.audits.suspects.len() > before {
+            self.audits.review = Some(0);
+        }
+    }
+
     /// Units of a chunk that are still worth an audit.
     fn audited(&self, chunk: u32, wanted: u64) -> Vec<u32> {
         let first = chunk * self.job().chunk_units();

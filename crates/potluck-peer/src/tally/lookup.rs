@@ -85,6 +85,11 @@ impl Tally {
         said.map(|word| (self.voters[usize::from(word.voter)].0, word.said))
     }
 
+    /// Peers that a great majority contradicts on some unit, where this peer goes by that.
+    pub(crate) fn suspects(&self) -> impl Iterator<Item = PeerId> {
+        self.suspects.iter().map(|voter| self.voters[usize::from(*voter)].0)
+    }
+
     /// Units of a chunk on which a peer's word is worth an audit, if it counts at all. Not where it
     /// audited somebody itself, after as many had spoken as must agree: their words are audited in any
     /// case, and if its were too, and those of its auditors, few units would end before all have run
