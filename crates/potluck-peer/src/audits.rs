@@ -31,6 +31,8 @@ pub(crate) struct Audits {
     suspects: BTreeSet<PeerId>,
 }
 
+/// Proven liars that raise a job's audit rate: it is at its highest long before.
+pub(crate) const LIARS_MAX: usize = 1024;
 /// An audit begins within this time, so that its answer does not tell who was about to audit.
 const DELAY_MS: u64 = 2000;
 /// Chunks considered again in one turn: each costs a draw, as much as a few signatures.
@@ -198,7 +200,11 @@ impl Entry {
     fn heed_suspects(&mut self, standing: &Standing) {
         let weighty = |peer: &PeerId| !standing.is_strict() || standing.is_established(peer);
         let before = self.audits.suspects.len();
-        self.audits.suspects.extend(self.tally.suspects().filter(weighty));
+        let room = LIARS_MAX.saturating_sub(before);
+        let fresh = |peer: &PeerId| !self.audits.suspects.contains(peer);
+        let suspects: Vec<PeerId> =
+            self.tally.suspects().filter(weighty).filter(fresh).take(room).collect();
+        self.audits.suspects.extend(suspects);
         if self.audits.suspects.len() > before {
             self.audits.review = Some(0);
         }

@@ -11,6 +11,7 @@ use potluck_unit::{
 
 use crate::Peer;
 use crate::action::{Action, Actions, News};
+use crate::audits::LIARS_MAX;
 use crate::board::Entry;
 use crate::standing::{Conviction, Credit, Standing};
 use crate::tally::{Own, Verdict, Vote};
@@ -313,8 +314,6 @@ const RECEIPTS_PER_UNIT_MAX: u64 = 2;
 /// How long an accepted unit may still be contradicted by an audit that was under way, beside twice
 /// what its chunk takes.
 const FINAL_AFTER_MS: u64 = 6000;
-/// Proven liars that raise a job's audit rate: it is at its highest long before.
-const LIARS_MAX: usize = 1024;
 /// How often a peer looks who is established.
 const REFRESH_MS: u64 = 10_000;
 /// How long after its start a peer has heard of almost everybody who is there: contacts are said anew
