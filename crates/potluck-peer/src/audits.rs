@@ -23,6 +23,8 @@ pub(crate) struct Audits {
     due: BTreeMap<u32, (Time, u64)>,
     /// The next chunk to consider again, while all are.
     review: Option<u32>,
+    /// When everything was last to be considered again: audits that follow take their time too.
+    pub(crate) review_at: Time,
     /// Peers proven to lie in this job, as far as they raise the rate.
     pub(crate) liars: BTreeSet<PeerId>,
     /// Those whom a great majority contradicts where this peer neither ran the unit nor is called to:
@@ -107,7 +109,7 @@ impl Peer {
     /// come.
     pub(crate) fn consider_all(&mut self, now: Time, id: &JobId) {
         if let Some(entry) = self.board.get_mut(id) {
-            entry.audits.review = Some(0);
+            (entry.audits.review, entry.audits.review_at) = (Some(0), now);
             self.timers.at_latest(Timer::Plan, now);
         }
     }
@@ -117,7 +119,7 @@ impl Peer {
         let mut left = REVIEW_MAX;
         for id in self.board.job_ids() {
             let Some(entry) = self.board.get_mut(&id) else { continue };
-            entry.heed_suspects(&self.standing);
+            entry.heed_suspects(now, &self.standing);
             let Some(from) = entry.audits.review else { continue };
             let begun = (from..entry.job().chunks()).filter(|chunk| entry.tally.is_begun(*chunk));
             let chunks: Vec<u32> = begun.take(left + 1).collect();
@@ -197,7 +199,7 @@ impl Peer {
 impl Entry {
     /// Counts those whom a great majority contradicts among the liars of the job, and looks at
     /// everything again if there are new ones. Who they are may change: who was counted stays so.
-    fn heed_suspects(&mut self, standing: &Standing) {
+    fn heed_suspects(&mut self, now: Time, standing: &Standing) {
         let weighty = |peer: &PeerId| !standing.is_strict() || standing.is_established(peer);
         let before = self.audits.suspects.len();
         let room = LIARS_MAX.saturating_sub(before);
@@ -206,7 +208,7 @@ impl Entry {
             self.tally.suspects().filter(weighty).filter(fresh).take(room).collect();
         self.audits.suspects.extend(suspects);
         if self.audits.suspects.len() > before {
-            self.audits.review = Some(0);
+            (self.audits.review, self.audits.review_at) = (Some(0), now);
         }
     }
 
@@ -262,6 +264,25 @@ mod tests {
         check(Quality::Bulk, 100_000, 0, Some(0), AUDITORS_MAX);
         check(Quality::Bulk, 100_000, 0, Some(1000), 1.04);
         check(Quality::Bulk, 100_000, 0, Some(100_000), 0.015);
+    }
+
+    #[test]
+    fn whom_a_great_majority_contradicts_raises_the_rate_and_puts_off_what_is_final() {
+        let (mut peer, record) = (worker(2), crate::board::tests::lasting(1, 4, 1));
+        let id = record.job_id().unwrap();
+        hear(&mut peer, NOW, &record);
+        for (n, said) in [(5, 1), (6, 1), (7, 1), (8, 1), (9, 2)] {
+            assert!(peer.board.get(&id).unwrap().audits.suspects.is_empty());
+            hear(&mut peer, NOW.plus_ms(1), &receipt(id, n, 0, said));
+        }
+        let audits = &peer.board.get(&id).unwrap().audits;
+        let liar = potluck_unit::Key::of_secret(&[9; 32]).id();
+        assert_eq!(audits.suspects, BTreeSet::from([liar]));
+        assert_eq!(audits.review_at, NOW.plus_ms(1));
+        handle(&mut peer, NOW.plus_ms(6000), Event::Woke);
+        assert_eq!(peer.job(&id).unwrap().counts.finals, 0);
+        handle(&mut peer, NOW.plus_ms(20_000), Event::Woke);
+        assert_eq!(peer.job(&id).unwrap().counts.finals, 1);
     }
 
     #[test]

@@ -213,6 +213,8 @@ impl Peer {
                 break;
             }
             self.judge_job(now, id, actions);
+            // More may have to be audited.
+            self.plan_due = true;
         }
     }
 
@@ -299,7 +301,9 @@ impl Peer {
             let Some(entry) = self.board.get_mut(&id) else { continue };
             let run_ms =
                 entry.plan.cost_us().unwrap_or(0) * u64::from(entry.job().chunk_units()) / 1000;
-            if entry.tally.ripen(now, FINAL_AFTER_MS.saturating_add(2 * run_ms)) {
+            let window_ms = FINAL_AFTER_MS.saturating_add(2 * run_ms);
+            let reviewed = now.ms_since(entry.audits.review_at) >= window_ms;
+            if reviewed && entry.tally.ripen(now, window_ms) {
                 self.board.note_changed(id);
             }
         }
