@@ -91,27 +91,25 @@ struct Filling {
     much: bool,
 }
 
-/// How a record is spread.
+/// How a record is spread. Neighbours that do not get it pushed hear that it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Way {
     /// Neighbours that get it pushed.
     eager: usize,
     /// Whether a little later and with others.
     later: bool,
-    /// Whether the other neighbours hear that it is there.
-    announced: bool,
 }
 
 impl Way {
     /// To every neighbour, at once.
-    const ALL: Way = Way { eager: usize::MAX, later: false, announced: false };
+    const ALL: Way = Way { eager: usize::MAX, later: false };
     /// To a few at once.
-    const FEW: Way = Way { eager: EAGER, later: false, announced: true };
-    const LATER: Way = Way { eager: EAGER, later: true, announced: true };
+    const FEW: Way = Way { eager: EAGER, later: false };
+    /// The same, a little later. Without announcements one in twenty would have to wait until sets are
+    /// compared, and auditors would be heard before those they audit, and audited too.
+    const LATER: Way = Way { eager: EAGER, later: true };
     /// Claims that have some time to get around, and must get everywhere.
-    const CLAIM: Way = Way { eager: 2, later: true, announced: true };
-    /// Receipts of large jobs: the last few who miss one find it when they compare sets.
-    const RECEIPTS: Way = Way { eager: EAGER, later: true, announced: false };
+    const CLAIM: Way = Way { eager: 2, later: true };
 }
 
 /// A set that forgets its oldest.
@@ -278,9 +276,6 @@ impl Peer {
                 }
                 continue;
             }
-            if !way.announced {
-                break;
-            }
             let ids = self.gossip.announce.entry(peer).or_default();
             // Past the bound an id is left out: reconciliation will find the record.
             if ids.len() < Message::IDS_MAX {
@@ -296,7 +291,7 @@ impl Peer {
             Record::Job(_) | Record::Close(_) => Way::ALL,
             Record::Receipts(batch) => match self.board.get(&batch.job) {
                 Some(entry) if entry.is_small() => Way::ALL,
-                Some(_) | None => Way::RECEIPTS,
+                Some(_) | None => Way::LATER,
             },
             Record::Claim(claim) => match self.board.get(&claim.job) {
                 Some(entry) if entry.plan.claims_settle() => Way::CLAIM,
