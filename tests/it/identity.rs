@@ -99,8 +99,10 @@ fn open_and_private_grids_stay_apart_and_say_why() {
         (&other.ask(&["status"])["open"], &worker.ask(&["status"])["open"]),
         (&false.into(), &true.into())
     );
-    let told = said(&grid.path("other"));
-    assert!(told.contains("cannot be reached") && told.contains("open grid"), "{told}");
+    until("it says so where it was started, too", || {
+        let told = said(&grid.path("other"));
+        told.contains("cannot be reached") && told.contains("open grid")
+    });
     worker.kill();
     other.kill();
 }
