@@ -66,8 +66,10 @@ impl Accusations {
         true
     }
 
-    fn is_accused(&self, peer: &PeerId) -> bool {
-        self.heard.keys().any(|(accused, _)| accused == peer)
+    /// Whether somebody accuses a peer of what it signed of this unit. That others accuse it of what
+    /// it signed of another says nothing: its friends might, of what is right.
+    fn is_accused(&self, peer: &PeerId, index: u32) -> bool {
+        self.heard.iter().any(|((accused, _), heard)| accused == peer && heard.index == index)
     }
 
     /// Forgets what a peer accused others of.
@@ -85,17 +87,13 @@ impl Entry {
         standing: &Standing,
         all: bool,
     ) -> BTreeSet<u32> {
-        let created = self.job().created;
         let open = |accused: &PeerId| {
             let strikes = standing.strikes(accused);
             !standing.is_out(accused) && strikes.iter().all(|strike| strike.job != *id)
         };
-        let called = |index: u32| {
-            let chunk = self.tally.chunk_of(index);
-            self.tally.windows().settles_at(self.plan.lot, chunk, created) == 0
-        };
         let heard = self.accusations.heard.iter().filter(|((accused, _), _)| open(accused));
-        heard.map(|(_, heard)| heard.index).filter(|index| all || called(*index)).collect()
+        let units = heard.map(|(_, heard)| heard.index);
+        units.filter(|index| all || self.tally.is_called(*index)).collect()
     }
 
     /// Units that others may take for settled because they do not know of a liar, when they have had
@@ -125,11 +123,12 @@ impl Peer {
     }
 
     /// Says that a peer just convicted signed a right result that it did not compute, unless somebody
-    /// has said so.
+    /// has said so of the same unit.
     fn accuse(&mut self, now: Time, conviction: &Conviction, actions: &mut Actions) {
         let Conviction { peer, job, index, .. } = *conviction;
         let Some(entry) = self.board.get_mut(&job) else { return };
-        let own = entry.tally.own(index).filter(|_| !entry.accusations.is_accused(&peer));
+        let accused = entry.accusations.is_accused(&peer, index);
+        let own = entry.tally.own(index).filter(|_| !accused);
         let Some((own, witness)) = own.and_then(|own| Some((own, own.witness?))) else { return };
         let digest = witness.work_digest(&peer, &UnitId::of(&job, index));
         let batch = entry.receipts.get(&conviction.record);
@@ -161,7 +160,8 @@ impl Peer {
         self.gossip.pass(record);
         self.weigh_accusations(&proof.job(), proof.index());
         self.plan_due = true;
-        !self.slanderers.contains(&by)
+        let entry = self.board.get(&proof.job());
+        entry.is_some_and(|entry| entry.accusations.heard.contains_key(&(accused, by)))
     }
 
     /// Tells a new neighbour what some are accused of in jobs that are not over.
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
     use crate::Config;
     use crate::action::Action;
-    use crate::board::tests::{NOW, fetched, handle, hear, job, worker};
+    use crate::board::tests::{NOW, fetched, handle, hear, job, job_with, worker};
     use crate::event::{Event, Ran, Report};
 
     const RIGHT: ResultHash = ResultHash([7; 16]);
@@ -297,7 +297,6 @@ mod tests {
         assert_eq!(entry.accusations.heard.len(), 1, "somebody has said so");
         let (mut peer, id, _) = done_by_others(false);
         handle(&mut peer, NOW, Event::Joined { peer: key(9).id(), address, outbound: true });
-        peer.board.get_mut(&id).unwrap().doubts.clear();
         let own = crate::tally::Own { result: RIGHT, witness: Some(WITNESS), sure: true };
         peer.board.get_mut(&id).unwrap().tally.note_own(0, own);
         let mut actions = Actions::new();
@@ -381,5 +380,38 @@ mod tests {
         assert_eq!(take(&mut (1..100).map(|n| (n, 0))), EACH_MAX);
         assert_eq!(take(&mut (1..100).map(|n| (0, n))), EACH_MAX);
         assert_eq!(take(&mut [(1, 2), (1, 2)].into_iter()), 1);
+    }
+
+    #[test]
+    fn no_more_is_told_to_a_neighbour_or_remembered_of_slanderers_than_is_bounded() {
+        let mut peer = worker(2);
+        let per_job = ACCUSED_FEW as u64;
+        for nonce in 0..=TOLD_MAX as u64 / per_job {
+            let record = job_with(1, nonce, 2, 2);
+            let id = record.job_id().unwrap();
+            hear(&mut peer, NOW, &record);
+            for n in 0..per_job as u8 {
+                let batch = signed(id, 100 + n, 0, false);
+                hear(&mut peer, NOW, &accusation(200 + n, &batch, 0));
+            }
+        }
+        let mut actions = Actions::new();
+        peer.tell_accusations(key(9).id(), &mut actions);
+        let told = actions.drain().map(|action| match action {
+            Action::Say { message: potluck_unit::Message::Records(records), .. } => records.len(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(told.sum::<usize>(), TOLD_MAX);
+
+        let (mut peer, id, batch) = done_by_others(true);
+        let id_of = |n: u64| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&n.to_le_bytes());
+            PeerId(id)
+        };
+        peer.slanderers = (0..SLANDERERS_MAX as u64).map(id_of).collect();
+        hear(&mut peer, NOW, &accusation(9, &batch, 0));
+        run(&mut peer, id, 0);
+        assert_eq!(peer.slanderers.len(), SLANDERERS_MAX);
     }
 }

@@ -75,8 +75,8 @@ pub(crate) struct Entry {
     pub(crate) took_part: bool,
     pub(crate) keepers: BTreeSet<PeerId>,
     pub(crate) collect: bool,
-    /// Whether the user wants to check it, and so module and inputs here.
-    pub(crate) check: bool,
+    /// Until when the user wants module and inputs here, to check it.
+    pub(crate) check_until: Time,
     pub(crate) closed: bool,
     /// Accepted units whose bodies are wanted here and not on their way.
     pub(crate) to_fetch: BTreeSet<u32>,
@@ -321,7 +321,7 @@ impl Peer {
             took_part: own,
             keepers: BTreeSet::new(),
             collect: own,
-            check: false,
+            check_until: Time(0),
             closed: false,
             to_fetch: BTreeSet::new(),
             fetching: BTreeSet::new(),

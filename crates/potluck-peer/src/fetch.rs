@@ -11,6 +11,8 @@ use crate::chance::Chance;
 use crate::keepers::sources;
 use crate::tally::Verdict;
 
+/// Who asked to check a job waits no longer than this for its module and inputs.
+const CHECK_MS: u64 = 60 * 1000;
 /// Outcome bodies of one job being fetched at once.
 pub(crate) const FETCHES_MAX: usize = 16;
 /// Peers asked for one thing at once.
@@ -30,7 +32,7 @@ impl Peer {
             let lends = self.config.slots > 0 && self.serves(&entry.submitter());
             let lends = lends || entry.submitter() == self.me;
             let done = entry.is_settled() && entry.lost_bodies().next().is_none();
-            let wanted = entry.check || lends && !entry.closed && !done;
+            let wanted = entry.check_until > now || lends && !entry.closed && !done;
             if entry.is_ready() || entry.is_cleared() || !wanted || !entry.is_understood() {
                 continue;
             }
@@ -159,7 +161,7 @@ impl Peer {
     /// The local user wants to check a job. What was not found before is looked for at once.
     pub(crate) fn on_check(&mut self, now: Time, id: &JobId, actions: &mut Actions) {
         let Some(entry) = self.board.get_mut(id) else { return };
-        entry.check = true;
+        entry.check_until = now.plus_ms(CHECK_MS);
         for held in [&mut entry.module, &mut entry.inputs] {
             if matches!(held, Held::No(_)) {
                 *held = Held::No(now);

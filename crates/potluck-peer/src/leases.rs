@@ -29,13 +29,11 @@ impl Seats {
         let mut fresh = false;
         for piece in claim.pieces.iter().filter(|piece| piece.chunk < chunks) {
             let seats = self.0.entry(piece.chunk).or_default();
-            seats.retain(|seat| seat.until > now || seat.peer == peer);
             let newest = seats.iter().filter(|seat| seat.peer == peer).map(|seat| seat.made).max();
+            seats.retain(|seat| seat.until > now);
             if newest.is_some_and(|newest| claim.made < newest) {
                 continue;
             }
-            // From the last only the date mattered.
-            seats.retain(|seat| seat.until > now);
             let mut units = piece.units;
             for seat in seats.iter_mut().filter(|seat| seat.peer == peer) {
                 let known = seat.units & piece.units;
@@ -59,6 +57,7 @@ impl Seats {
             let last = seats.iter_mut().rfind(|seat| seat.peer == peer);
             if let Some(seat) = last.filter(|_| each == SEATS_EACH_MAX) {
                 seat.units |= units;
+                seat.secret |= piece.secret;
                 (seat.made, seat.until) = (claim.made, until);
                 fresh = true;
             } else if seats.len() < SEATS_MAX {

@@ -85,6 +85,11 @@ impl Tally {
         said.map(|word| (self.voters[usize::from(word.voter)].0, word.said))
     }
 
+    /// Whether this peer is among the few that are called first to settle disputes about a unit.
+    pub(crate) fn is_called(&self, index: u32) -> bool {
+        self.windows.settles_at(self.lot, self.chunk_of(index), self.created) == 0
+    }
+
     /// Peers that a great majority contradicts on some unit, where this peer goes by that.
     pub(crate) fn suspects(&self) -> impl Iterator<Item = PeerId> {
         self.suspects.iter().map(|voter| self.voters[usize::from(*voter)].0)

@@ -134,8 +134,7 @@ impl Tally {
         if !self.is_contested(chunk, 1 << place, index) || self.settles_all {
             return None;
         }
-        let called = self.windows.settles_at(self.lot, self.chunk_of(index), self.created) == 0;
-        if called || chunk.own(place).is_some() || chunk.blind >> place & 1 == 1 {
+        if self.is_called(index) || chunk.own(place).is_some() || chunk.blind >> place & 1 == 1 {
             return None;
         }
         let live = |voter: &u16| {
