@@ -84,7 +84,7 @@ fn cases() -> Vec<Case> {
         case("veterans-0-long", false, veterans(0, 2, 15_000, 100_000)),
         case("newcomers-33-100", false, newcomers(5, 100)),
         case("newcomers-33-1000", false, newcomers(10, 1000)),
-        case("bulk-1000", true, Crowd::of(1000, 10_000, Quality::Bulk)),
+        case("bulk-300", true, Crowd::of(300, 9000, Quality::Bulk)),
     ]
 }
 

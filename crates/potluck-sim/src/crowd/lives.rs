@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use potluck_peer::{Chance, Credit, Event, News};
-use potluck_unit::{BlobId, JobId, Outcome, PeerId, ResultHash, Time, Witness};
+use potluck_unit::{JobId, PeerId, ResultHash, Time, Witness};
 
-use super::{Crowd, Happening, Lean, Machine, peer};
+use super::{Crowd, Happening, Lean, Machine, peer, said};
 
 /// What else there is than one job and honest workers.
 #[derive(Debug, Clone, Copy)]
@@ -316,9 +316,7 @@ fn count(number: usize) -> u32 {
 
 /// What the whole coalition says of a unit.
 fn made_up(index: u32) -> (ResultHash, Arc<[u8]>) {
-    let stdout = format!("{index} or so\n").into_bytes();
-    let body: Arc<[u8]> = Outcome::Result { exit_code: 0, stdout, files: vec![] }.to_body().into();
-    (BlobId::of(&body).result_hash(), body)
+    said(format!("{index} or so\n"))
 }
 
 #[cfg(test)]
