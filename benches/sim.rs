@@ -4,7 +4,8 @@
 //! figure that is worse than the accepted one by more than its tolerance fails. Virtual time makes
 //! every figure but wall time and memory exact for a seed; tolerances leave room for changes that
 //! are meant. `-- --full` adds the large crowds, `-- --accept` writes the figures found as the
-//! accepted ones, `-- NAME` runs the crowd of that name.
+//! accepted ones, `-- NAME` runs the crowd of that name. Names that begin with `coarse` are of the
+//! model for more workers than fit into memory as peers.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's figures are its output")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use potluck_sim::{Crowd, Fared, Lived, Lives};
+use potluck_sim::{Coarse, Crowd, Fared, Lived, Lives};
 use potluck_unit::Quality;
 use toml::{Table, Value};
 
@@ -23,7 +24,24 @@ struct Case {
     name: &'static str,
     full: bool,
     crowd: Crowd,
+    /// Whether it is coarse, and how many of a thousand workers lie then.
+    coarse: Option<u64>,
 }
+
+impl Case {
+    fn fare(&self) -> Fared {
+        let crowd = self.crowd.clone();
+        match self.coarse {
+            None => crowd.fare(),
+            Some(liars_per_mille) => {
+                Coarse { crowd, liars_per_mille, lies_per_mille: LIES_PER_MILLE }.fare()
+            }
+        }
+    }
+}
+
+/// A coarse coalition lies about so many units in a thousand.
+const LIES_PER_MILLE: u64 = 20;
 
 /// A figure that is held against the baseline: lower is better.
 struct Figure {
@@ -34,7 +52,13 @@ struct Figure {
 }
 
 fn cases() -> Vec<Case> {
-    let case = |name, full, crowd| Case { name, full, crowd };
+    let case = |name, full, crowd| Case { name, full, crowd, coarse: None };
+    let coarse = |name, workers, units, quality, liars| Case {
+        name,
+        full: workers > 1000,
+        crowd: Crowd::of(workers, units, quality),
+        coarse: Some(liars),
+    };
     // Units of 10 ms that all want done at once: what people wait for.
     let quick = |workers, units| Crowd {
         unit_us: 10_000,
@@ -85,13 +109,24 @@ fn cases() -> Vec<Case> {
         case("newcomers-33-100", false, newcomers(5, 100)),
         case("newcomers-33-1000", false, newcomers(10, 1000)),
         case("bulk-300", true, Crowd::of(300, 9000, Quality::Bulk)),
+        coarse("coarse-bulk-100", 100, 10_000, Quality::Bulk, 0),
+        coarse("coarse-bulk-300", 300, 9000, Quality::Bulk, 0),
+        coarse("coarse-standard-100", 100, 10_000, Quality::Standard, 0),
+        coarse("coarse-bulk-1000", 1000, 100_000, Quality::Bulk, 0),
+        coarse("coarse-standard-1000", 1000, 100_000, Quality::Standard, 0),
+        coarse("coarse-bulk-10000", 10_000, 1_000_000, Quality::Bulk, 0),
+        coarse("coarse-bulk-10000-few", 10_000, 100_000, Quality::Bulk, 0),
+        coarse("coarse-bulk-100000-few", 100_000, 1_000_000, Quality::Bulk, 0),
+        coarse("coarse-bulk-100-10", 100, 10_000, Quality::Bulk, 100),
+        coarse("coarse-bulk-1000-10", 1000, 100_000, Quality::Bulk, 100),
+        coarse("coarse-standard-1000-10", 1000, 100_000, Quality::Standard, 100),
     ]
 }
 
-fn figures(crowd: &Crowd, fared: &Fared) -> Vec<Figure> {
-    match &crowd.lives {
-        None => figures_of_one(crowd, fared),
-        Some(lives) => figures_of_lives(crowd, lives, fared),
+fn figures(case: &Case, fared: &Fared) -> Vec<Figure> {
+    match &case.crowd.lives {
+        None => figures_of_one(case, fared),
+        Some(lives) => figures_of_lives(&case.crowd, lives, fared),
     }
 }
 
@@ -121,23 +156,34 @@ fn figures_of_lives(crowd: &Crowd, lives: &Lives, fared: &Fared) -> Vec<Figure> 
     ]
 }
 
-fn figures_of_one(crowd: &Crowd, fared: &Fared) -> Vec<Figure> {
-    let units = f64::from(crowd.units);
+fn figures_of_one(case: &Case, fared: &Fared) -> Vec<Figure> {
+    let units = f64::from(case.crowd.units);
     let total = |pick: fn(&(u64, u64)) -> u64| fared.said.values().map(pick).sum::<u64>() as f64;
     let done = fared.accepted_ms.last().copied().unwrap_or(0) as f64;
-    let peers = f64::from(crowd.workers + 1);
+    let peers = f64::from(case.crowd.workers + 1);
     let figure = |name, value, tolerance| Figure { name, value, tolerance };
-    vec![
+    let mut figures = vec![
         figure("unaccepted", units - fared.accepted_ms.len() as f64, (0.0, 0.0)),
-        figure("wrong", fared.wrong.into(), (0.0, 0.0)),
         figure("p50_ms", share(&fared.accepted_ms, 0.5), (0.1, 10.0)),
         figure("p99_ms", share(&fared.accepted_ms, 0.99), (0.1, 10.0)),
         figure("makespan_to_fluid", done / (fared.fluid_ms.max(1) as f64), (0.03, 0.01)),
         figure("waste_percent", fared.waste_ppm as f64 / 10_000.0, (0.2, 0.2)),
         figure("audits_percent", fared.audits_ppm as f64 / 10_000.0, (0.2, 0.2)),
-        figure("messages_per_unit_and_peer", total(|said| said.0) / units / peers, (0.1, 0.01)),
-        figure("bytes_per_unit_and_peer", total(|said| said.1) / units / peers, (0.1, 10.0)),
-    ]
+        figure("claims_per_unit", fared.claims as f64 / units, (0.1, 0.01)),
+        figure("batches_per_unit", fared.receipts as f64 / units, (0.1, 0.01)),
+    ];
+    figures.extend(match case.coarse {
+        None => vec![
+            figure("wrong", fared.wrong.into(), (0.0, 0.0)),
+            figure("messages_per_unit_and_peer", total(|said| said.0) / units / peers, (0.1, 0.01)),
+            figure("bytes_per_unit_and_peer", total(|said| said.1) / units / peers, (0.1, 10.0)),
+        ],
+        Some(_) => vec![
+            figure("wrong_ever_ppm", f64::from(fared.wrong) * 1e6 / units, (0.5, 100.0)),
+            figure("wrong_left_ppm", f64::from(fared.wrong_left) * 1e6 / units, (1.0, 100.0)),
+        ],
+    });
+    figures
 }
 
 fn share(sorted: &[u64], share: f64) -> f64 {
@@ -160,10 +206,10 @@ fn main() -> ExitCode {
         let (begun, cpu) = (Instant::now(), cpu_s());
         let before = resident_kib("VmRSS:");
         reset_peak();
-        let fared = case.crowd.clone().fare();
+        let fared = case.fare();
         let took = (begun.elapsed().as_secs_f64(), cpu_s() - cpu);
         let peak = resident_kib("VmHWM:");
-        let figures = figures(&case.crowd, &fared);
+        let figures = figures(&case, &fared);
         print(&case, &fared, took, peak.saturating_sub(before));
         let row = accepted.entry(case.name).or_insert_with(|| Value::Table(Table::new()));
         let Value::Table(row) = row else { continue };

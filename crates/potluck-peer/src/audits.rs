@@ -36,7 +36,7 @@ pub(crate) struct Audits {
 /// Proven liars that raise a job's audit rate: it is at its highest long before.
 pub(crate) const LIARS_MAX: usize = 1024;
 /// An audit begins within this time, so that its answer does not tell who was about to audit.
-const DELAY_MS: u64 = 2000;
+pub const DELAY_MS: u64 = 2000;
 /// Chunks considered again in one turn: each costs a draw, as much as a few signatures.
 const REVIEW_MAX: usize = 64;
 /// The share of cheats that is reckoned with: a third.
@@ -85,7 +85,7 @@ fn worker_rate(job: &Job, credit: u64) -> f64 {
 }
 
 /// Auditors that each of these units is to have on average.
-pub(crate) fn rate(job: &Job, liars: usize, credit: Option<u64>) -> f64 {
+pub fn rate(job: &Job, liars: usize, credit: Option<u64>) -> f64 {
     let by_worker =
         credit.filter(|_| job.copies == 1).map_or(0.0, |credit| worker_rate(job, credit));
     let most = if job.copies == 1 { AUDITORS_MAX } else { AGREED_TIMES * usual_max(job.quality) };

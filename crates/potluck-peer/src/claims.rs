@@ -9,7 +9,7 @@ use crate::action::Actions;
 use crate::board::Entry;
 use crate::leases::LEASE_UNKNOWN_MS;
 use crate::runs::Right;
-use crate::schedule::Claimed;
+use crate::schedule::{Claimed, LAST_UNITS};
 use crate::standing::Standing;
 use crate::timers::Timer;
 
@@ -26,8 +26,11 @@ impl Peer {
         // Each turn claims at least one unit, and a unit is never free of cost.
         while slots > 0 && backlog(self) < ahead_us && self.runs.is_busy() {
             let before = backlog(self);
+            let workers = self.workers as u64;
             let long = |(_, entry): (&JobId, &Entry)| {
-                entry.is_ready() && entry.plan.units_us(1) > ahead_us && before > 0
+                let counts = entry.tally.counts();
+                let last = u64::from(counts.open + counts.partial) <= LAST_UNITS * workers;
+                entry.is_ready() && entry.plan.units_us(1) > ahead_us && (before > 0 || last)
             };
             if self.board.jobs().any(long)
                 || !self.claim(now, false, actions)
@@ -200,4 +203,4 @@ pub(crate) fn some_of(units: u64, most: u32, ticket: u64) -> u64 {
 /// Secret lots drawn in one turn: each costs as much as a few signatures.
 const DRAWS_MAX: u32 = 64;
 /// Leases that end sooner than this are renewed.
-const RENEW_MS: u64 = 6_000;
+pub const RENEW_MS: u64 = 6_000;

@@ -19,7 +19,7 @@ use crate::timers::Timer;
 /// How long a finished run may wait for its receipt to be signed, at least and at most; in between
 /// it is a twentieth of the time that the job has been going. Every peer gets every record: a unit
 /// more in a batch costs 36 bytes, a batch more 200. A crash loses what waits.
-const FLUSH_AFTER_MS: (u64, u64) = (200, 10_000);
+pub const FLUSH_AFTER_MS: (u64, u64) = (200, 10_000);
 /// Receipts that are signed without waiting.
 const FLUSH_AT: usize = 256;
 

@@ -23,15 +23,18 @@ use crate::timers::Timer;
 
 /// Work claimed ahead of running, per slot, beside what covers the settle time.
 const AHEAD_US: u64 = 300_000;
+/// When no more units than this are left for each worker, who is busy claims no long one ahead: what
+/// waits behind something slow at the very end is what all wait for.
+pub const LAST_UNITS: u64 = 4;
 /// The most work in one claim, per slot, where claims need not settle.
 const CLAIM_US_MAX: u64 = 2_000_000;
 /// The most where they do: what a crash loses, against what claims cost.
-const CLAIM_SETTLED_US_MAX: u64 = 20_000_000;
+pub const CLAIM_SETTLED_US_MAX: u64 = 20_000_000;
 /// Units claimed at once while nothing is known of how long one takes and claims need not settle.
 const CLAIM_UNKNOWN: u32 = 4;
 /// How long before its start a claim is said, where not everybody is a neighbour: gossip with its
 /// announcements and questions takes less.
-const SETTLE_MS: u64 = 2000;
+pub const SETTLE_MS: u64 = 2000;
 /// Work handed to a slot at once: long enough that handing over costs nothing.
 const ASSIGN_US: u64 = 50_000;
 /// A slot whose work ends within this time is given more in advance.
@@ -39,14 +42,17 @@ const NEARLY_DONE_US: u64 = 100_000;
 /// Assignments on a slot, the running one included.
 const QUEUE_MAX: usize = 2;
 /// A lease is three times the estimate and this.
-const LEASE_EXTRA_MS: u64 = 10_000;
-/// A seat is left to a silent worker for so many times what its units would take here, and this.
-const PATIENCE_TIMES: u64 = 8;
-const PATIENCE_EXTRA_MS: u64 = 20_000;
+pub const LEASE_EXTRA_MS: u64 = 10_000;
+/// A seat is left to a silent worker for so many times what its units would take here, and
+/// [`PATIENCE_EXTRA_MS`].
+pub const PATIENCE_TIMES: u64 = 8;
+/// See [`PATIENCE_TIMES`].
+pub const PATIENCE_EXTRA_MS: u64 = 20_000;
 /// Somebody with nothing else to do runs a unit again that is overdue by so many times what it would
-/// take here, and this.
-const OVERDUE_TIMES: u64 = 2;
-const OVERDUE_EXTRA_MS: u64 = 3_000;
+/// take here, and [`OVERDUE_EXTRA_MS`].
+pub const OVERDUE_TIMES: u64 = 2;
+/// See [`OVERDUE_TIMES`].
+pub const OVERDUE_EXTRA_MS: u64 = 3_000;
 
 /// Units of one chunk that this peer has claimed and not handed to a slot yet.
 #[derive(Debug, Clone, Copy)]
@@ -204,9 +210,7 @@ impl Plan {
             return u32::try_from(slots).unwrap_or(u32::MAX).max(unknown);
         };
         let most_us = if self.settles() { CLAIM_SETTLED_US_MAX } else { CLAIM_US_MAX };
-        let by_time = most_us * slots / cost.max(1);
-        let by_share = u64::from(left) * slots / (2 * workers.max(1));
-        u32::try_from(by_time.min(by_share)).unwrap_or(u32::MAX).max(1)
+        guided(most_us, cost, slots, workers, left)
     }
 
     pub(crate) fn lease_ms(&self, slots: u64) -> u32 {
@@ -222,6 +226,14 @@ impl Plan {
         let running = self.running.get(&chunk).copied().unwrap_or(0);
         claimed.fold(running, |units, piece| units | piece.units)
     }
+}
+
+/// How many units of `cost_us` to claim at once: `most_us` of work on each of `slots`, and no more
+/// than a share, among `workers`, of half of the `left` ones.
+pub fn guided(most_us: u64, cost_us: u64, slots: u64, workers: u64, left: u32) -> u32 {
+    let by_time = most_us * slots / cost_us.max(1);
+    let by_share = u64::from(left) * slots / (2 * workers.max(1));
+    u32::try_from(by_time.min(by_share)).unwrap_or(u32::MAX).max(1)
 }
 
 impl Entry {
@@ -280,14 +292,17 @@ impl Entry {
         let is_free = |place: &u8| {
             let on_it = || coming.iter().filter(|(units, _, _)| units >> place & 1 == 1);
             let wanted = self.tally.wanted(self.index(chunk, *place), standing);
-            let late = usize::from(spare && on_it().any(|(_, overdue, _)| *overdue));
+            // Beside one that is late, one more of its kind.
+            let late = |any: bool| {
+                usize::from(spare && on_it().any(|(_, late, secret)| *late && (any || !secret)))
+            };
             let secret = on_it().filter(|(_, _, secret)| *secret).count();
             let public = on_it().count() - secret;
             let taken = secret + public.min(1);
             if public_only {
-                wanted.any > taken && wanted.public + late > public
+                wanted.any + late(false) > taken && wanted.public + late(false) > public
             } else {
-                wanted.any + late > taken
+                wanted.any + late(true) > taken
             }
         };
         places(useful).filter(is_free).fold(0, |free, place| free | 1 << place)

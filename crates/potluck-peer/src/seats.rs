@@ -29,17 +29,17 @@ const STEPS: u8 = 4;
 /// What a window has grown by in the steps between two doublings, in parts of 2^16.
 const GROWN: [u32; STEPS as usize] = [65_536, 77_936, 92_682, 110_218];
 /// Levels: at 2^40 times the window everybody has won.
-pub(crate) const LEVEL_MAX: u8 = 40 * STEPS;
+pub const LEVEL_MAX: u8 = 40 * STEPS;
 /// Peers called to settle a dispute, on average. Beside one honest worker they lead by enough in 95 %
 /// of disputes with a tenth of all workers cheats, in 62 % with a third (two Poisson numbers); where
 /// they don't, more are called with time, and the submitter settles it in any case.
-const SETTLERS: u64 = 7;
+pub const SETTLERS: u64 = 7;
 /// The least time in which windows double for the first time.
 const WIDEN_MS: u64 = 10_000;
 
 /// The windows of one job.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Windows {
+pub struct Windows {
     /// N, or 1 where everybody may run everything.
     peers: u64,
     /// N.
@@ -51,7 +51,8 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    pub(crate) fn of(job: &Job) -> Windows {
+    /// Those of this job.
+    pub fn of(job: &Job) -> Windows {
         let peers = if job.peers <= SMALL_GRID { 1 } else { u64::from(job.peers) };
         let (public, drawn) = if job.units <= job.peers {
             (PUBLIC_WINDOW_SOON, DRAWN_WINDOW_SOON)
@@ -76,9 +77,16 @@ impl Windows {
 
     /// How many levels a record of this date has gained: windows have doubled after the first period,
     /// again after two more, then after four more.
-    fn aged(&self, made: Time) -> u8 {
+    pub fn aged(&self, made: Time) -> u8 {
         let periods = made.ms_since(self.created) / self.widen_ms;
         doublings(1 + periods)
+    }
+
+    /// How many of all workers win a chunk at a level, on average, in parts of 2^16: in the secret
+    /// lottery or in the public one.
+    pub fn winners(&self, secret: bool, level: u8) -> u128 {
+        grown(if secret { self.drawn } else { self.public }, level)
+            .min(u128::from(self.peers) << 16)
     }
 
     /// The lowest level at which a ticket wins in the public lottery, for a record made then.
@@ -92,7 +100,7 @@ impl Windows {
     }
 
     /// The lowest level at which everybody wins in the secret lottery, so that nobody need draw.
-    pub(crate) fn undrawn_level(&self, made: Time) -> u8 {
+    pub fn undrawn_level(&self, made: Time) -> u8 {
         self.drawn_level(u64::MAX, made)
     }
 
@@ -142,7 +150,7 @@ fn level(ticket: u64, peers: u64, window: u64) -> u8 {
 
 /// How far windows have widened when `done` of `units` are done: twice as wide each time that half
 /// of what was left is.
-pub(crate) fn drained(units: u32, done: u32) -> u8 {
+pub fn drained(units: u32, done: u32) -> u8 {
     let left = u64::from(units.saturating_sub(done));
     if left == 0 {
         return LEVEL_MAX;

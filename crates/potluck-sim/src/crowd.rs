@@ -17,7 +17,7 @@ use potluck_unit::{
 
 use lives::Sleepers;
 pub use lives::{Lived, Lives};
-use shared::{Cheap, remembering};
+use shared::{Cheap, Heard, remembering};
 
 /// Everything that decides how a crowd fares.
 #[derive(Debug, Clone)]
@@ -60,6 +60,8 @@ pub struct Fared {
     pub audits_ppm: u64,
     /// Units that the submitter accepted with a wrong result at any time.
     pub wrong: u32,
+    /// Those that were still so in the end; of a coarse crowd alone.
+    pub wrong_left: u32,
     /// What became of each job, where there are several.
     pub lived: Vec<Lived>,
     /// How often a sleeper came back under a fresh key.
@@ -70,8 +72,10 @@ pub struct Fared {
     pub said: BTreeMap<&'static str, (u64, u64)>,
     /// What was said until then.
     pub said_before: BTreeMap<&'static str, (u64, u64)>,
-    /// Different records, and how often one was said.
-    pub records: u64,
+    /// Different claims that somebody heard since then.
+    pub claims: u64,
+    /// Different batches of receipts.
+    pub receipts: u64,
     /// How often a record was said.
     pub copies: u64,
     /// Events that peers were told.
@@ -108,7 +112,7 @@ impl Crowd {
     }
 
     /// How much work a unit is, in the job of this number.
-    fn cost_us(&self, job: usize, index: u32) -> u64 {
+    pub(crate) fn cost_us(&self, job: usize, index: u32) -> u64 {
         let seed = self.seed.wrapping_add((job as u64) << 32);
         let mut chance = Chance::of_seed(seed ^ u64::from(index).wrapping_mul(0x9e37_79b9));
         chance.next_u64();
@@ -118,7 +122,7 @@ impl Crowd {
 
 /// A draw from a log-normal distribution. Made of additions and multiplications only, which are the
 /// same on every machine.
-fn log_normal(chance: &mut Chance, median: u64, sigma_per_mille: u64) -> u64 {
+pub(crate) fn log_normal(chance: &mut Chance, median: u64, sigma_per_mille: u64) -> u64 {
     // The sum of twelve uniform numbers is normal enough, with a variance of one.
     let sum: u64 = (0..12).map(|_| chance.below(1 << 20)).sum();
     let normal = sum as f64 / f64::from(1 << 20) - 6.0;
@@ -178,6 +182,7 @@ struct Lean {
     by_id: Vec<(PeerId, usize)>,
     /// What all peers are born with.
     born: Config,
+    heard: Arc<Heard>,
     /// Those submitted so far, by number.
     jobs: Vec<JobId>,
     bodies: Vec<(ResultHash, Arc<[u8]>)>,
@@ -196,9 +201,10 @@ const STARTS_MS: u64 = 20_000;
 impl Lean {
     fn new(crowd: Crowd) -> Lean {
         let count = crowd.workers as usize + 1;
+        let heard = Arc::new(Heard::default());
         let born = Config {
             agent: "crowd".to_owned(),
-            read: Some(remembering()),
+            read: Some(remembering(heard.clone())),
             draws: Some(Arc::new(Cheap)),
             open: crowd.lives.is_some(),
             ..Config::default()
@@ -223,6 +229,7 @@ impl Lean {
             machines,
             by_id,
             born,
+            heard,
             jobs: Vec::new(),
             bodies,
             executed_us: 0,
@@ -295,6 +302,7 @@ impl Lean {
         self.fared.waste_ppm =
             u64::try_from(beyond * 1_000_000 / u128::from(work_us.max(1))).unwrap_or(u64::MAX);
         self.fared.accepted_ms.sort_unstable();
+        (self.fared.claims, self.fared.receipts) = self.heard.counts();
     }
 
     fn happen(&mut self, what: Happening) {
@@ -556,6 +564,16 @@ fn job(crowd: &Crowd, created: Time, number: usize) -> Record {
         created,
         expires: created.plus_ms(Job::LIFE_MAX_MS),
         nonce: crowd.seed.wrapping_add(number as u64),
+        ..plain_job(crowd)
+    })
+}
+
+/// A crowd's job, as of no time.
+pub(crate) fn plain_job(crowd: &Crowd) -> Job {
+    Job {
+        created: Time(0),
+        expires: Time(Job::LIFE_MAX_MS),
+        nonce: 0,
         module: BlobId([1; 32]),
         module_bytes: 1000,
         inputs: BlobId([2; 32]),
@@ -569,7 +587,7 @@ fn job(crowd: &Crowd, created: Time, number: usize) -> Record {
         label: String::new(),
         extras: Vec::new(),
         identity: Identity::NONE,
-    })
+    }
 }
 
 #[cfg(test)]

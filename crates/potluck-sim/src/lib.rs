@@ -32,7 +32,9 @@ mod oracle;
 mod trace;
 mod story;
 mod crowd;
+mod coarse;
 
+pub use coarse::Coarse;
 pub use crowd::{Crowd, Fared, Lived, Lives};
 pub use oracle::Failure;
 pub use scenario::{

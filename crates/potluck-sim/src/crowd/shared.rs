@@ -2,14 +2,38 @@
 //! and checked once, and draws that cost nothing.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use potluck_peer::{Draws, Read};
-use potluck_unit::{Draw, DrawProof, Key, PeerId, Signed};
+use potluck_unit::{Draw, DrawProof, Key, PeerId, Record, Signed};
+
+/// How many different claims and batches of receipts somebody heard.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    claims: AtomicU64,
+    receipts: AtomicU64,
+}
+
+impl Heard {
+    /// Claims, then batches.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.claims.load(Ordering::Relaxed), self.receipts.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, record: &Record) {
+        let count = match record {
+            Record::Claim(_) => &self.claims,
+            Record::Receipts(_) => &self.receipts,
+            Record::Job(_) | Record::Close(_) | Record::Contact(_) | Record::Proof(_) => return,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 /// Decodes and checks each record once for all peers. Knows them by where their bytes are, which
 /// stay there as long as they are remembered: for ever.
-pub(super) fn remembering() -> Read {
+pub(super) fn remembering(heard: Arc<Heard>) -> Read {
     let known: Mutex<BTreeMap<usize, Signed>> = Mutex::default();
     Arc::new(move |bytes| {
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -18,6 +42,7 @@ pub(super) fn remembering() -> Read {
             return Ok(record.clone());
         }
         let record = Signed::of_shared(bytes)?;
+        heard.note(record.record());
         known.insert(place, record.clone());
         Ok(record)
     })
