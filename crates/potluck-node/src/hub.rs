@@ -294,6 +294,7 @@ impl Hub {
             Action::Dial { address, expect } => self.net.dial(address, expect),
             Action::HangUp { peer } => says.hang_ups.push(peer),
             Action::Keep(_) | Action::Forget(_) | Action::Note(_) | Action::Credit(_) => {}
+            Action::Lend(_) => {}
             Action::Clear(job) => {
                 debug!("job {} has expired or was closed", job.short());
                 self.sweep();
@@ -391,7 +392,7 @@ impl Hub {
         let job = match news {
             News::Job(job) | News::Keeping { job, .. } | News::Reopened { job, .. } => job,
             // Progress is published with the job, once a turn.
-            News::Accepted { .. } => return,
+            News::Accepted { .. } | News::Drained { .. } => return,
             News::Convicted(conviction) => {
                 let (peer, job) = (conviction.peer.short(), conviction.job.short());
                 warn!("peer {peer} lied about unit {} of job {job}", conviction.index);
@@ -470,6 +471,7 @@ fn changes_of(action: &Action) -> Vec<Change> {
         | Action::Fetch { .. }
         | Action::Run { .. }
         | Action::Stop { .. }
+        | Action::Lend(_)
         | Action::Tell(_)
         | Action::WakeAt(_) => Vec::new(),
     }

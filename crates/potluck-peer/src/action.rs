@@ -66,6 +66,9 @@ pub enum Action {
         /// The slot.
         slot: u16,
     },
+    /// What may be used changed: to be enforced at once, on what runs too. Told for the first time
+    /// with the first rules.
+    Lend(crate::budget::Allowance),
     /// Something the local user may want to know.
     Tell(News),
     /// Ring the one alarm at this time; replaces the time before.
@@ -143,6 +146,11 @@ pub enum News {
         job: JobId,
         /// The unit.
         index: u32,
+    },
+    /// Nothing is left to do after [`crate::Order::Drain`]: nothing runs, and all receipts are said.
+    Drained {
+        /// Whether the node is to stop.
+        exit: bool,
     },
     /// Another peer holds a job with its module and inputs on disk.
     Keeping {

@@ -11,6 +11,7 @@ use potluck_unit::{Job, JobId, PeerId, Quality, Signed, Time};
 
 use crate::Peer;
 use crate::board::Entry;
+use crate::lending::Room;
 use crate::seats::AUDITORS_MAX;
 use crate::standing::Standing;
 use crate::tally::places;
@@ -135,9 +136,9 @@ impl Peer {
     }
 
     fn consider_chunk(&mut self, now: Time, id: &JobId, chunk: u32, only: Option<PeerId>) {
-        let (me, slots) = (self.me, self.config.slots);
+        let me = self.me;
         let Some(entry) = self.board.get(id) else { return };
-        if slots == 0 || entry.closed || !entry.is_ready() {
+        if !self.lends() || !self.may_run(entry) || entry.closed || !entry.is_ready() {
             return;
         }
         let (tally, standing) = (&entry.tally, &self.standing);
@@ -173,10 +174,13 @@ impl Peer {
         }
     }
 
-    /// The next audit that is due: units of one chunk.
-    pub(crate) fn next_audit(&mut self, now: Time) -> Option<(JobId, Vec<u32>, u32)> {
+    /// The next audit that is due and has room: units of one chunk.
+    pub(crate) fn next_audit(&mut self, now: Time, room: Room) -> Option<(JobId, Vec<u32>, u32)> {
         for id in self.board.job_ids() {
             let Some(entry) = self.board.get_mut(&id) else { continue };
+            if !entry.chosen || !room.fits(entry.job()) {
+                continue;
+            }
             let due = |(_, (at, _)): &(&u32, &(Time, u64))| *at <= now;
             while let Some(chunk) = entry.audits.due.iter().find(due).map(|(chunk, _)| *chunk) {
                 let Some((_, wanted)) = entry.audits.due.remove(&chunk) else { break };

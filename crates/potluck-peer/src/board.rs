@@ -71,6 +71,8 @@ pub(crate) struct Entry {
     pub(crate) doubts: BTreeSet<u32>,
     /// Whether a unit came to different results when it was run twice here.
     pub(crate) unsteady: bool,
+    /// Whether the donor's choice leaves it to this machine.
+    pub(crate) chosen: bool,
     /// Whether this peer has run units of it, or submitted it: then it knows that the work is real.
     pub(crate) took_part: bool,
     pub(crate) keepers: BTreeSet<PeerId>,
@@ -318,6 +320,7 @@ impl Peer {
             disputed: BTreeMap::new(),
             doubts: BTreeSet::new(),
             unsteady: false,
+            chosen: own || self.chooses(&submitter, job),
             took_part: own,
             keepers: BTreeSet::new(),
             collect: own,

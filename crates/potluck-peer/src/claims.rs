@@ -8,6 +8,7 @@ use crate::Peer;
 use crate::action::Actions;
 use crate::board::Entry;
 use crate::leases::LEASE_UNKNOWN_MS;
+use crate::lending::Room;
 use crate::runs::Right;
 use crate::schedule::{Claimed, LAST_UNITS};
 use crate::standing::Standing;
@@ -15,7 +16,8 @@ use crate::timers::Timer;
 
 impl Peer {
     pub(crate) fn claim_ahead(&mut self, now: Time, actions: &mut Actions) {
-        let slots = u64::from(self.config.slots);
+        let slots = u64::from(self.slots_now());
+        let room = self.room_alone();
         let backlog = |peer: &Peer| -> u64 {
             peer.board.jobs().map(|(_, entry)| entry.plan.backlog_us()).sum()
         };
@@ -33,7 +35,7 @@ impl Peer {
                 entry.is_ready() && entry.plan.units_us(1) > ahead_us && (before > 0 || last)
             };
             if self.board.jobs().any(long)
-                || !self.claim(now, false, actions)
+                || !self.claim(now, false, room, actions)
                 || backlog(self) <= before
             {
                 break;
@@ -41,11 +43,20 @@ impl Peer {
         }
     }
 
-    /// Claims units of one job; with `backup`, such as somebody else is late with. False if there is
+    /// Claims units of one job that has room; with `backup`, such as somebody else is late with. False if there is
     /// nothing to claim anywhere.
-    pub(crate) fn claim(&mut self, now: Time, backup: bool, actions: &mut Actions) -> bool {
-        let (workers, slots) = (self.workers as u64, u64::from(self.config.slots));
+    pub(crate) fn claim(
+        &mut self,
+        now: Time,
+        backup: bool,
+        room: Room,
+        actions: &mut Actions,
+    ) -> bool {
+        let (workers, slots) = (self.workers as u64, u64::from(self.slots_now()));
         for id in self.jobs_by_turn() {
+            if !self.board.get(&id).is_some_and(|entry| room.fits(entry.job())) {
+                continue;
+            }
             self.draw_some(now, &id);
             let Some(entry) = self.board.get_mut(&id) else { continue };
             if entry.plan.barren && !backup {
@@ -106,7 +117,9 @@ impl Peer {
         pieces: Vec<Piece>,
         actions: &mut Actions,
     ) {
-        let claim = Claim { job, made: now, lease_ms, pieces };
+        let Some(entry) = self.board.get_mut(&job) else { return };
+        let made = entry.plan.date_claim(now, lease_ms);
+        let claim = Claim { job, made, lease_ms, pieces };
         let record = Signed::sign(&self.key, Record::Claim(claim));
         self.gossip.pass(&record);
         self.spread(now, &record, None, actions);
@@ -115,7 +128,7 @@ impl Peer {
     /// Renews leases that would end while their units still wait or run.
     pub(crate) fn renew_claims(&mut self, now: Time, actions: &mut Actions) {
         for id in self.board.job_ids() {
-            let slots = u64::from(self.config.slots);
+            let slots = u64::from(self.slots_now());
             let Some(entry) = self.board.get_mut(&id) else { continue };
             let plan = &mut entry.plan;
             let idle = plan.running.is_empty() && plan.claimed.is_empty();
@@ -130,6 +143,28 @@ impl Peer {
             let lease_ms = plan.lease_ms(slots).max(LEASE_UNKNOWN_MS);
             plan.lease_until = now.plus_ms(u64::from(lease_ms));
             self.say_claim(now, id, lease_ms, pieces, actions);
+        }
+    }
+
+    /// Gives back what is claimed of a job and not handed to a slot, so that others take it at once.
+    pub(crate) fn unclaim(&mut self, now: Time, id: JobId, actions: &mut Actions) {
+        let Some(entry) = self.board.get_mut(&id) else { return };
+        let claimed: Vec<Claimed> = entry.plan.claimed.drain(..).collect();
+        entry.plan.look_again();
+        let held = claimed.iter().map(|piece| (piece.chunk, piece.units, piece.right));
+        self.say_release(now, id, held, actions);
+    }
+
+    /// Says that others may have these units.
+    pub(crate) fn say_release(
+        &mut self,
+        now: Time,
+        id: JobId,
+        held: impl Iterator<Item = (u32, u64, Right)>,
+        actions: &mut Actions,
+    ) {
+        for part in pieces(held).chunks(Claim::PIECES_MAX) {
+            self.say_claim(now, id, 0, part.to_vec(), actions);
         }
     }
 }

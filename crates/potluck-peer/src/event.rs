@@ -77,6 +77,14 @@ pub enum Event {
     },
     /// Runs ended on a slot.
     Ran(Ran),
+    /// What the donor set, at start or anew. A peer that is never told goes by
+    /// [`crate::Rules::unlimited`].
+    Rules(Box<crate::budget::Rules>),
+    /// What the node measured. Told before the alarm rings first, and then as often as anything
+    /// should be acted on.
+    Reading(crate::budget::Reading),
+    /// What the user wants of the machine. After a restart it is told again.
+    Order(crate::budget::Order),
     /// The alarm rang.
     Woke,
 }
@@ -90,7 +98,7 @@ pub struct Ran {
     pub job: JobId,
     /// How each run ended.
     pub reports: Vec<Report>,
-    /// How long they took together, in microseconds of wall-clock time.
+    /// How long they took together, in microseconds of wall-clock time, not counting time suspended.
     pub spent_us: u64,
     /// Whether the oldest assignment of this slot ends with these.
     pub done: bool,

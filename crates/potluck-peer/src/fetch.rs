@@ -8,6 +8,7 @@ use crate::Peer;
 use crate::action::{Action, Actions, Need};
 use crate::board::Held;
 use crate::chance::Chance;
+use crate::choice::needed_bytes;
 use crate::keepers::sources;
 use crate::tally::Verdict;
 
@@ -29,8 +30,8 @@ impl Peer {
     pub(crate) fn fetch_inputs(&mut self, now: Time, actions: &mut Actions) {
         for id in self.board.job_ids() {
             let Some(entry) = self.board.get(&id) else { continue };
-            let lends = self.config.slots > 0 && self.serves(&entry.submitter());
-            let lends = lends || entry.submitter() == self.me;
+            let own = entry.submitter() == self.me;
+            let lends = own || self.lends() && self.may_run(entry);
             let done = entry.is_settled() && entry.lost_bodies().next().is_none();
             let wanted = entry.check_until > now || lends && !entry.closed && !done;
             if entry.is_ready() || entry.is_cleared() || !wanted || !entry.is_understood() {
@@ -40,9 +41,15 @@ impl Peer {
             if !due(&entry.module) && !due(&entry.inputs) {
                 continue;
             }
+            let may_ask =
+                own || entry.check_until > now || self.may_fetch(needed_bytes(entry.job()));
             let mut chance = self.chance.clone();
-            let from = self.holders(&id, &mut chance);
+            let mut from = self.holders(&id, &mut chance);
             self.chance = chance;
+            // What is here already is found without asking anybody.
+            if !may_ask || !self.lending.now.connects() {
+                from.clear();
+            }
             let Some(entry) = self.board.get_mut(&id) else { continue };
             let job = entry.job();
             let module = Need::Module { job: id, blob: job.module, bytes: job.module_bytes };
@@ -137,8 +144,9 @@ impl Peer {
 
     /// Fetches bodies of accepted outcomes that the user wants here.
     pub(crate) fn fetch_bodies(&mut self, id: &JobId, actions: &mut Actions) {
+        let connects = self.lending.now.connects();
         let Some(entry) = self.board.get_mut(id).filter(|_| self.awake) else { return };
-        if !entry.collect {
+        if !entry.collect || !connects {
             return;
         }
         while entry.fetching.len() < FETCHES_MAX {

@@ -11,7 +11,10 @@ use potluck_unit::{
     RecordId, ResultHash, Seat, Signed, Statement, Time, Topic, Witness, WorkDigest,
 };
 
-use crate::{Action, Actions, Config, Event, Need, Peer, Ran, Report};
+use crate::{
+    Action, Actions, Battery, Caps, Config, Event, Hours, Need, Order, Peer, Ran, Reading, Report,
+    Rules,
+};
 
 /// Any sequence of events: nothing panics, and what a peer wants done stays bounded by what it was
 /// told and what it holds. Returns how many actions there were.
@@ -71,6 +74,33 @@ impl Input<'_> {
         let at = self.below(of.len());
         of.get(at).cloned()
     }
+}
+
+fn rules(input: &mut Input<'_>) -> Rules {
+    let mut rules = if input.once_in(2) { Rules::unlimited() } else { Rules::default() };
+    let caps = |input: &mut Input<'_>| Caps {
+        slots: (!input.once_in(2)).then(|| u16::from(input.byte() % 4)),
+        memory_bytes: input.once_in(4).then(|| u64::from(input.byte()) << 24),
+        work_hours: input.once_in(4).then(|| hours(input)),
+        network_hours: input.once_in(8).then(|| hours(input)),
+        pause_programs: input.once_in(4).then(|| vec!["game".to_owned()]),
+        pause_on_battery: input.once_in(4).then(|| input.once_in(2)),
+        only_when_idle: input.once_in(4).then(|| input.once_in(2)),
+        ..Caps::default()
+    };
+    rules.base = caps(input);
+    rules.in_use = caps(input);
+    rules.at = (0..input.below(3)).map(|_| (hours(input), caps(input))).collect();
+    rules.release_after_ms = u64::from(input.byte()) * 1000;
+    let submitter = keys()[usize::from(input.byte() & 1)].0.id();
+    rules.choice.weights.insert(submitter, u32::from(input.byte()) * 4);
+    rules
+}
+
+fn hours(input: &mut Input<'_>) -> Hours {
+    let (from, until) = (input.byte() % 24, input.byte() % 25);
+    let text = format!("mon-fri {from:02}:{:02}-{until:02}:00", input.byte() % 60);
+    text.parse().unwrap_or(Hours::NEVER)
 }
 
 struct World {
@@ -137,6 +167,7 @@ impl World {
                 | Action::Clear(_)
                 | Action::Credit(_)
                 | Action::Discard(_)
+                | Action::Lend(_)
                 | Action::Tell(_)
                 | Action::WakeAt(_) => {}
             }
@@ -182,9 +213,45 @@ impl World {
                 self.jobs.extend(record.job_id());
                 Event::Submitted { record }
             }
-            _ if input.once_in(4) => Event::Check { job: self.known_job(input) },
-            _ => Event::Collect { job: self.known_job(input) },
+            _ => match input.byte() % 16 {
+                0 | 4 | 8 | 12 => Event::Check { job: self.known_job(input) },
+                1 => Event::Rules(Box::new(rules(input))),
+                5 | 9 => Event::Reading(self.reading(input)),
+                13 => Event::Order(self.order(input)),
+                _ => Event::Collect { job: self.known_job(input) },
+            },
         })
+    }
+
+    fn reading(&self, input: &mut Input<'_>) -> Reading {
+        let percent = |input: &mut Input<'_>| (!input.once_in(4)).then(|| input.byte() % 110);
+        let bytes = |input: &mut Input<'_>| u64::from(input.byte()) << 24;
+        let charge = percent(input);
+        Reading {
+            week_ms: input.number(),
+            day_ends: self.time(input),
+            month_ends: self.time(input).plus_ms(86_400_000),
+            idle_ms: percent(input).map(|ms| u64::from(ms) * 1000),
+            battery: charge.map(|_| Battery { discharging: input.once_in(2), percent: charge }),
+            celsius: percent(input).map(i16::from),
+            others_cpu_percent: percent(input),
+            programs: if input.once_in(4) { vec!["game".to_owned()] } else { vec![] },
+            metered: percent(input).map(|percent| percent % 4 == 1),
+            memory_bytes: percent(input).map(|_| bytes(input)),
+            disk_bytes: percent(input).map(|_| bytes(input)),
+            disk_free_bytes: percent(input).map(|_| bytes(input)),
+            today_bytes: bytes(input),
+            month_bytes: bytes(input),
+        }
+    }
+
+    fn order(&self, input: &mut Input<'_>) -> Order {
+        match input.byte() % 6 {
+            0 => Order::Pause { until: None },
+            1 => Order::Pause { until: Some(self.time(input)) },
+            2 => Order::Drain { exit: input.once_in(2) },
+            _ => Order::Resume,
+        }
     }
 
     fn known_job(&self, input: &mut Input<'_>) -> JobId {

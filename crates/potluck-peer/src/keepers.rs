@@ -394,7 +394,7 @@ impl Peer {
             self.keepers.hurry(now.plus_ms(LEFT_MS / 2 + self.chance.below(LEFT_MS)));
         }
         self.keepers.crew.extend(self.roster.live_workers(now).map(|peer| (*peer, now)));
-        if self.config.slots > 0 {
+        if self.lends() {
             self.keepers.crew.insert(self.me, now);
         }
     }
@@ -423,9 +423,7 @@ impl Peer {
             };
             let index = if job == id { index } else { 0 };
             let counts = entry.tally.counts();
-            let idle = self.config.slots == 0
-                || !is_looked_after(entry)
-                || !self.serves(&entry.submitter());
+            let idle = !self.lends() || !is_looked_after(entry) || !entry.chosen;
             if idle || index >= entry.tally.units() || counts.accepted == counts.fetched {
                 self.keepers.round = self.board.after(&job).map(|next| (next, 0));
                 continue;
@@ -447,6 +445,9 @@ impl Peer {
 
     /// Fetches what is wanted and due, a few at once.
     fn fetch_wanted(&mut self, now: Time, actions: &mut Actions) {
+        if !self.may_fetch(0) {
+            return;
+        }
         let mut free = FETCHES_MAX.saturating_sub(self.keepers.under_way());
         let due: Vec<(JobId, u32)> = (self.keepers.wanted.iter())
             .filter(|(_, wanted)| !wanted.under_way && wanted.at <= now)

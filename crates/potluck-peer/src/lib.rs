@@ -16,6 +16,8 @@
 )]
 
 mod config;
+mod choice;
+mod budget;
 mod event;
 mod accusations;
 mod action;
@@ -37,6 +39,8 @@ mod claims;
 mod audits;
 mod shares;
 mod runs;
+mod lending;
+mod idle;
 mod status;
 mod timers;
 mod chance;
@@ -65,9 +69,15 @@ use potluck_unit::{
 };
 
 pub use action::{Action, Actions, Need, News, Source};
+pub use budget::{
+    Allowance, Battery, Budget, Caps, Effect, Hours, HoursError, Measure, Order, Origins, Reading,
+    Reason, Rule, Rules, Section, Set,
+};
 pub use chance::Chance;
+pub use choice::{Choice, Pattern, Refusal};
 pub use config::{Config, Draws, Read, Verify};
 pub use event::{Event, Ran, Report};
+pub use idle::{Idle, SlotStatus};
 pub use standing::{Conviction, Credit, Level};
 pub use status::{Assurance, JobStatus, PeerStatus, UnitStatus, Word};
 pub use tally::{Counts, Verdict};
@@ -76,6 +86,7 @@ use admission::{Admission, Admitted};
 use board::{Board, Held};
 use gossip::Gossip;
 use keepers::Keepers;
+use lending::Lending;
 use roster::{Noted, Roster};
 use runs::Runs;
 use shares::Shares;
@@ -98,6 +109,7 @@ pub struct Peer {
     runs: Runs,
     keepers: Keepers,
     shares: Shares,
+    lending: Lending,
     /// Peers known to lend slots, this one included if it does.
     workers: usize,
     /// When they are counted again at the latest: some may not have been heard of for long.
@@ -153,6 +165,7 @@ impl Peer {
             runs: Runs::new(slots),
             keepers: Keepers::new(config.keep_max_bytes),
             shares: Shares::default(),
+            lending: Lending::new(config.weights.clone()),
             workers: usize::from(config.slots > 0),
             count_at: Time(0),
             contact_at: Time(0),
@@ -197,6 +210,9 @@ impl Peer {
             Event::Fetched { need, found } => self.on_fetched(now, need, found, actions),
             Event::Holds { result, bytes } => self.keepers.on_holds(self.awake, result, bytes),
             Event::Ran(ran) => self.on_ran(now, ran, actions),
+            Event::Rules(rules) => self.on_rules(now, *rules, actions),
+            Event::Reading(reading) => self.on_reading(now, reading, actions),
+            Event::Order(order) => self.on_order(now, order, actions),
             Event::Woke => {
                 self.timers.rang();
                 self.timers.at_latest(Timer::Tick, now.plus_ms(TICK_IDLE_MS));
@@ -218,6 +234,7 @@ impl Peer {
                 Timer::Ask => self.ask(now, actions),
                 Timer::Tick => self.tick(now, actions),
                 Timer::Plan => self.plan_due = true,
+                Timer::Lend => self.on_lending_due(now, actions),
             }
         }
         if self.plan_due {
@@ -225,6 +242,7 @@ impl Peer {
         }
         self.plan(now, actions);
         self.flush_idle(now, actions);
+        self.tell_drained(actions);
         for job in self.board.take_changed() {
             actions.tell(News::Job(job));
         }
@@ -241,6 +259,9 @@ impl Peer {
         outbound: bool,
         actions: &mut Actions,
     ) {
+        if !self.lending.now.connects() {
+            return actions.push(Action::HangUp { peer });
+        }
         let others = self.roster.sample(Message::OTHERS_MAX, &mut self.chance);
         let others = others.into_iter().map(|record| record.bytes().clone()).collect();
         let contact = self.own_contact(now).bytes().clone();
@@ -497,7 +518,7 @@ impl Peer {
         let contact = Contact {
             made: now,
             addresses: addresses.iter().take(Contact::ADDRESSES_MAX).copied().collect(),
-            slots: self.config.slots.min(Contact::SLOTS_MAX),
+            slots: self.slots_said().min(Contact::SLOTS_MAX),
             agent: self.config.agent.chars().take(Contact::AGENT_BYTES_MAX).collect(),
             identity: self.config.identity,
         };
@@ -519,7 +540,7 @@ impl Peer {
 
     fn count_workers(&mut self, now: Time, actions: &mut Actions) {
         self.count_at = now.plus_ms(TICK_IDLE_MS);
-        let workers = self.roster.workers(now) + usize::from(self.config.slots > 0);
+        let workers = self.roster.workers(now) + usize::from(self.lends());
         if workers == self.workers {
             return;
         }
@@ -545,8 +566,10 @@ impl Peer {
         for peer in self.roster.partings(now, &mut self.chance) {
             actions.push(Action::HangUp { peer });
         }
-        for (address, expect) in self.roster.dials(now, &mut self.chance) {
-            actions.push(Action::Dial { address, expect });
+        if self.lending.now.connects() {
+            for (address, expect) in self.roster.dials(now, &mut self.chance) {
+                actions.push(Action::Dial { address, expect });
+            }
         }
         if self.contact_at <= now {
             self.contact_at = now.plus_ms(self.roster.contact_every_ms());

@@ -22,21 +22,51 @@ use crate::timers::Timer;
 pub const FLUSH_AFTER_MS: (u64, u64) = (200, 10_000);
 /// Receipts that are signed without waiting.
 const FLUSH_AT: usize = 256;
+/// A slot that had nothing of a job for so long begins with it anew.
+const STINT_PAUSE_MAX_MS: u64 = 5_000;
 
 /// What is on the slots, and what waits to be signed.
 #[derive(Debug)]
 pub(crate) struct Runs {
     slots: Vec<VecDeque<Assignment>>,
+    /// What each slot has been at.
+    stints: Vec<Stint>,
     waiting: BTreeMap<(JobId, Right), Waiting>,
     units_run: u64,
 }
 
+/// What a slot has been at without a break.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stint {
+    job: Option<JobId>,
+    pub(crate) since: Time,
+    /// Units that have ended since.
+    pub(crate) units: u64,
+    /// When it last ended any.
+    last: Time,
+}
+
+/// Units given to a slot together.
 #[derive(Debug)]
-struct Assignment {
-    job: JobId,
-    units: BTreeSet<u32>,
+pub(crate) struct Assignment {
+    pub(crate) job: JobId,
+    pub(crate) units: BTreeSet<u32>,
     right: Right,
-    cost_us: Option<u64>,
+    /// Whether others heard that this peer runs them: nobody may know of an audit.
+    claimed: bool,
+    pub(crate) cost_us: Option<u64>,
+}
+
+impl Assignment {
+    pub(crate) fn new(
+        job: JobId,
+        units: &[u32],
+        right: Right,
+        claimed: bool,
+        cost_us: Option<u64>,
+    ) -> Assignment {
+        Assignment { job, units: units.iter().copied().collect(), right, claimed, cost_us }
+    }
 }
 
 /// By which right this peer runs units: what their receipts will say.
@@ -64,6 +94,7 @@ impl Runs {
     pub(crate) fn new(slots: u16) -> Runs {
         Runs {
             slots: (0..slots).map(|_| VecDeque::new()).collect(),
+            stints: vec![Stint::default(); slots.into()],
             waiting: BTreeMap::new(),
             units_run: 0,
         }
@@ -96,18 +127,39 @@ impl Runs {
     }
 
     /// A slot is given units.
-    pub(crate) fn assign(
-        &mut self,
-        slot: u16,
-        job: JobId,
-        units: &[u32],
-        right: Right,
-        cost_us: Option<u64>,
-    ) {
-        if let Some(queue) = self.slots.get_mut(usize::from(slot)) {
-            let units = units.iter().copied().collect();
-            queue.push_back(Assignment { job, units, right, cost_us });
+    pub(crate) fn assign(&mut self, now: Time, slot: u16, assignment: Assignment) {
+        let at = usize::from(slot);
+        let (Some(queue), Some(stint)) = (self.slots.get_mut(at), self.stints.get_mut(at)) else {
+            return;
+        };
+        let pause_ms = if queue.is_empty() { now.ms_since(stint.last) } else { 0 };
+        if stint.job != Some(assignment.job) || pause_ms > STINT_PAUSE_MAX_MS {
+            *stint = Stint { job: Some(assignment.job), since: now, units: 0, last: now };
         }
+        queue.push_back(assignment);
+    }
+
+    /// What a slot was given and has not finished, and what it has been at.
+    pub(crate) fn on_slot(&self, slot: u16) -> (&VecDeque<Assignment>, Stint) {
+        static NOTHING: VecDeque<Assignment> = VecDeque::new();
+        let at = usize::from(slot);
+        let stint = self.stints.get(at).copied().unwrap_or_default();
+        (self.slots.get(at).unwrap_or(&NOTHING), stint)
+    }
+
+    /// Claimed units on a slot, by job.
+    pub(crate) fn claimed_on(&self, slot: u16) -> BTreeMap<JobId, (BTreeSet<u32>, Right)> {
+        let mut claimed: BTreeMap<JobId, (BTreeSet<u32>, Right)> = BTreeMap::new();
+        for assignment in self.on_slot(slot).0.iter().filter(|assignment| assignment.claimed) {
+            let none = (BTreeSet::new(), assignment.right);
+            claimed.entry(assignment.job).or_insert(none).0.extend(&assignment.units);
+        }
+        claimed
+    }
+
+    /// Whether nothing is left to run or to sign.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.is_busy() && self.waiting.is_empty()
     }
 
     /// How long what slots were given of each job will take, each assignment of unknown cost taken
@@ -156,6 +208,10 @@ impl Peer {
         let right = assignment.right;
         let ended = if ran.done { queue.pop_front() } else { None };
         self.runs.units_run += reports.len() as u64;
+        if let Some(stint) = self.runs.stints.get_mut(usize::from(ran.slot)) {
+            stint.units += reports.len() as u64;
+            stint.last = now;
+        }
         if let Some(entry) = self.board.get_mut(&ran.job) {
             self.shares.on_spent(&entry.submitter(), ran.spent_us);
             if !reports.is_empty() {
@@ -179,6 +235,7 @@ impl Peer {
             self.on_report(now, (ran.job, right), report, spent_us, actions);
         }
         self.plan_due = true;
+        self.on_slot_ended(ran.slot);
         let full = (self.runs.waiting.get(&(ran.job, right)))
             .is_some_and(|waiting| waiting.receipts.len() >= FLUSH_AT);
         let job = self.board.get(&ran.job).map(|entry| (entry.job().created, entry.is_small()));

@@ -15,7 +15,8 @@ use crate::Peer;
 use crate::action::{Action, Actions};
 use crate::board::Entry;
 use crate::leases::{LEASE_COUNTS_MAX_MS, LEASE_UNKNOWN_MS, Seat};
-use crate::runs::Right;
+use crate::lending::Room;
+use crate::runs::{Assignment, Right};
 use crate::seats::SMALL_GRID;
 use crate::standing::Standing;
 use crate::tally::places;
@@ -80,6 +81,9 @@ pub(crate) struct Plan {
     /// Units handed to a slot and not done, by chunk.
     pub(crate) running: BTreeMap<u32, u64>,
     pub(crate) lease_until: Time,
+    /// The date of the last claim, and that before which no other may be dated: what was given back
+    /// stays given back.
+    claimed_at: (Time, Time),
     /// When it could first run anything of the job.
     pub(crate) ready_at: Time,
     /// Whether the last look found nothing to claim, and nothing has happened since that could
@@ -107,6 +111,7 @@ impl Plan {
             claimed: VecDeque::new(),
             running: BTreeMap::new(),
             lease_until: Time(0),
+            claimed_at: (Time(0), Time(0)),
             ready_at: Time(0),
             barren: false,
             own_us: None,
@@ -129,6 +134,16 @@ impl Plan {
     /// Something happened that may have freed a seat.
     pub(crate) fn look_again(&mut self) {
         self.barren = false;
+    }
+
+    /// When the next claim was made. Others take no two of one date for the same units, and one that
+    /// gives them back must not be taken for one of before.
+    pub(crate) fn date_claim(&mut self, now: Time, lease_ms: u32) -> Time {
+        let (last, not_before) = self.claimed_at;
+        let made = now.max(if lease_ms == 0 { last.plus_ms(1) } else { not_before });
+        let not_before = if lease_ms == 0 { made.plus_ms(1) } else { not_before };
+        self.claimed_at = (made, not_before);
+        made
     }
 
     /// Nothing more is to be done about the job. Leases run out by themselves.
@@ -356,7 +371,8 @@ impl Peer {
         self.drop_idle_claims();
         self.review_audits(now);
         for slot in 0..self.runs.slots() {
-            while self.runs.has_room(slot, QUEUE_MAX, NEARLY_DONE_US)
+            while self.is_lent(slot)
+                && self.runs.has_room(slot, QUEUE_MAX, NEARLY_DONE_US)
                 && self.assign(now, slot, actions)
             {}
         }
@@ -381,43 +397,46 @@ impl Peer {
     }
 
     fn assign(&mut self, now: Time, slot: u16, actions: &mut Actions) -> bool {
-        if let Some((job, index)) = self.next_disputed(now) {
+        let room = self.room(slot);
+        if let Some((job, index)) = self.next_disputed(now, room) {
             let right =
                 self.board.get(&job).map_or(Right::Extra, |entry| entry.best_right(now, index));
-            self.run(slot, job, vec![index], right, actions);
+            self.run(now, slot, (job, vec![index], right), false, actions);
             return true;
         }
-        if self.config.slots == 0 {
+        if self.slots_now() == 0 {
             return false;
         }
-        if let Some((job, units, chunk)) = self.next_audit(now) {
-            self.run(slot, job, units, Right::Drawn(chunk), actions);
+        if let Some((job, units, chunk)) = self.next_audit(now, room) {
+            self.run(now, slot, (job, units, Right::Drawn(chunk)), false, actions);
             return true;
         }
+        let waits =
+            |(_, entry): (&JobId, &Entry)| !entry.plan.claimed.is_empty() && room.fits(entry.job());
         loop {
-            if let Some((job, units, right)) = self.next_claimed(now) {
-                self.run(slot, job, units, right, actions);
+            if let Some(next) = self.next_claimed(now, room) {
+                self.run(now, slot, next, true, actions);
                 return true;
             }
-            let waits = |(_, entry): (&JobId, &Entry)| !entry.plan.claimed.is_empty();
-            if self.board.jobs().any(waits) || !self.claim(now, false, actions) {
+            if self.board.jobs().any(waits) || !self.claim(now, false, room, actions) {
                 break;
             }
         }
-        let idle = !self.board.jobs().any(|(_, entry)| !entry.plan.claimed.is_empty());
-        idle && !self.runs.is_busy() && self.claim(now, true, actions) && {
-            let next = self.next_claimed(now);
-            next.map(|(job, units, right)| self.run(slot, job, units, right, actions)).is_some()
+        let idle = !self.board.jobs().any(waits);
+        idle && !self.runs.is_busy() && self.claim(now, true, room, actions) && {
+            let next = self.next_claimed(now, room);
+            next.map(|next| self.run(now, slot, next, true, actions)).is_some()
         }
     }
 
     /// A unit on which others contradict each other or this peer, or one of them is accused, or whose
     /// body nobody has any more: whoever runs it knows who lied, and has the body. A peer that lends nothing does so for
     /// its own jobs only.
-    fn next_disputed(&self, now: Time) -> Option<(JobId, u32)> {
+    fn next_disputed(&self, now: Time, room: Room) -> Option<(JobId, u32)> {
         self.board.jobs().find_map(|(id, entry)| {
             let own = entry.submitter() == self.me;
-            if !(self.config.slots > 0 || own) || !entry.is_ready() || entry.closed {
+            let lends = own || self.lends() && (entry.chosen || entry.collect);
+            if !lends || !entry.is_ready() || entry.closed || !room.fits(entry.job()) {
                 return None;
             }
             let all = own || entry.collect;
@@ -434,7 +453,14 @@ impl Peer {
         })
     }
 
-    fn run(&mut self, slot: u16, job: JobId, units: Vec<u32>, right: Right, actions: &mut Actions) {
+    fn run(
+        &mut self,
+        now: Time,
+        slot: u16,
+        (job, units, right): (JobId, Vec<u32>, Right),
+        claimed: bool,
+        actions: &mut Actions,
+    ) {
         let Some(entry) = self.board.get_mut(&job) else { return };
         let chunk_units = entry.job().chunk_units();
         for index in &units {
@@ -443,14 +469,17 @@ impl Peer {
             *entry.plan.running.entry(chunk).or_default() |= 1 << place;
         }
         let cost_us = entry.plan.cost_us().map(|cost| cost.saturating_mul(units.len() as u64));
-        self.runs.assign(slot, job, &units, right, cost_us);
+        self.runs.assign(now, slot, Assignment::new(job, &units, right, claimed, cost_us));
         actions.push(Action::Run { slot, job, units });
     }
 
     /// Takes claimed units that are still worth running, as many as make one assignment.
-    fn next_claimed(&mut self, now: Time) -> Option<(JobId, Vec<u32>, Right)> {
+    fn next_claimed(&mut self, now: Time, room: Room) -> Option<(JobId, Vec<u32>, Right)> {
         for id in self.jobs_by_turn() {
             let Some(entry) = self.board.get_mut(&id) else { continue };
+            if !room.fits(entry.job()) {
+                continue;
+            }
             let (mut units, mut right) = (Vec::new(), None);
             while let Some(piece) = entry.plan.claimed.front().copied() {
                 if piece.start_at > now || right.is_some_and(|right| right != piece.right) {

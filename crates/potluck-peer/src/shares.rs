@@ -138,18 +138,13 @@ impl Shares {
 }
 
 impl Peer {
-    /// Whether this peer runs anything of this submitter: unless its donor says never.
-    pub(crate) fn serves(&self, submitter: &PeerId) -> bool {
-        *submitter == self.me || self.weight(submitter) > 0
-    }
-
     fn weight(&self, submitter: &PeerId) -> u32 {
-        self.config.weights.get(submitter).copied().unwrap_or(WEIGHT_USUAL)
+        self.rules().choice.weights.get(submitter).copied().unwrap_or(WEIGHT_USUAL)
     }
 
     /// Whether this peer may run units of a job now.
     pub(crate) fn can_run(&self, entry: &Entry) -> bool {
-        entry.is_ready() && !entry.closed && !entry.is_settled() && self.serves(&entry.submitter())
+        entry.is_ready() && !entry.closed && !entry.is_settled() && self.may_run(entry)
     }
 
     /// Sets everybody's share by who wants something now.

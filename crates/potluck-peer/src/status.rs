@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use potluck_unit::{
     BlobId, Fingerprint, IdRange, Job, JobId, NoResult, PeerId, RecordId, ResultHash, Signed,
-    Statement, Time, Topic,
+    Statement, Topic,
 };
 
 use crate::Peer;
@@ -267,32 +267,6 @@ impl Peer {
             }
         }
         (blobs, results)
-    }
-
-    /// Why no slot is busy, in a sentence, if none is.
-    pub fn idle_reason(&self, now: Time) -> Option<String> {
-        if self.runs.is_busy() {
-            return None;
-        }
-        let mut open = self
-            .board
-            .jobs()
-            .filter(|(_, entry)| !entry.closed && !entry.is_settled() && entry.job().expires > now);
-        let reason = match open.next() {
-            _ if self.config.slots == 0 => "this node lends no slots".to_owned(),
-            None if self.roster.count() == 0 => "no peer is connected".to_owned(),
-            None => "no open job is known".to_owned(),
-            Some((id, entry)) if !entry.is_understood() => {
-                format!("job {} needs a newer version of this software", id.short())
-            }
-            Some((id, entry)) if !entry.is_ready() => {
-                format!("the module or inputs of job {} are not here yet", id.short())
-            }
-            Some((id, _)) => {
-                format!("job {} needs other peers now: this one has done its part", id.short())
-            }
-        };
-        Some(reason)
     }
 
     /// The job inside a job's record.

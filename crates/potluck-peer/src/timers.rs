@@ -17,11 +17,20 @@ pub(crate) enum Timer {
     Push = 4,
     /// Start what was claimed.
     Plan = 5,
+    /// What is lent changes by itself.
+    Lend = 6,
 }
 
 impl Timer {
-    const ALL: [Timer; 6] =
-        [Timer::Flush, Timer::Push, Timer::Announce, Timer::Ask, Timer::Tick, Timer::Plan];
+    const ALL: [Timer; 7] = [
+        Timer::Lend,
+        Timer::Flush,
+        Timer::Push,
+        Timer::Announce,
+        Timer::Ask,
+        Timer::Tick,
+        Timer::Plan,
+    ];
 }
 
 /// When each alarm rings.
@@ -45,6 +54,12 @@ impl Timers {
             .find(|timer| self.due[*timer as usize].is_some_and(|at| at <= now))?;
         self.due[timer as usize] = None;
         Some(timer)
+    }
+
+    /// When the next alarm rings.
+    #[cfg(test)]
+    pub(crate) fn next(&self) -> Option<Time> {
+        self.due.iter().flatten().min().copied()
     }
 
     /// The next alarm, if the shell does not know of it yet.

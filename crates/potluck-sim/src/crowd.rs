@@ -474,6 +474,7 @@ impl Lean {
             | Action::Forget(_)
             | Action::Note(_)
             | Action::Credit(_)
+            | Action::Lend(_)
             | Action::Discard(_) => {}
         }
     }

@@ -1,5 +1,6 @@
 //! Fate: crashes, partitions and who leaves when.
 
+use potluck_peer::Event;
 use potluck_unit::JobId;
 
 use crate::scenario::Blow;
@@ -33,6 +34,9 @@ impl World {
             Blow::Die { machine } => {
                 self.crash(machine, 0);
                 self.machines[machine].dead = true;
+            }
+            Blow::Tell { machine, order } => {
+                self.tell(machine, Event::Order(order), "was told", machine, 0)?;
             }
             Blow::LoseOutputs { machine } => self.machines[machine].disk.lose_outputs(),
         }

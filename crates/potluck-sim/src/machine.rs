@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use potluck_peer::{
-    Action, Actions, Chance, Config, Conviction, Credit, Draws, Event, Peer, Ran, Report, Verify,
+    Action, Actions, Allowance, Chance, Config, Conviction, Credit, Draws, Event, Peer, Ran,
+    Report, Verify,
 };
 use potluck_unit::{
     BlobId, JobId, Key, PeerId, ReceiptBatch, Record, RecordId, ResultHash, Signed, Time,
@@ -72,6 +73,10 @@ pub(crate) struct Slot {
     /// Units of the front assignment that run now.
     running: usize,
     running_us: u64,
+    /// When it ends, unless it is suspended.
+    ends: Option<Time>,
+    /// What is left of it while it is, in milliseconds.
+    left_ms: Option<u64>,
     /// Tells what runs now from what ran before: what was stopped does not end by itself.
     pub(crate) turn: u64,
     /// Time that is less than a tick of the clock.
@@ -110,6 +115,7 @@ impl Disk {
             | Action::Fetch { .. }
             | Action::Run { .. }
             | Action::Stop { .. }
+            | Action::Lend(_)
             | Action::Tell(_)
             | Action::WakeAt(_) => {}
         }
@@ -271,6 +277,7 @@ impl Machine {
     pub(crate) fn stop(&mut self, slot: u16) -> Vec<(JobId, Vec<u32>)> {
         let Some(place) = self.slots.get_mut(usize::from(slot)) else { return Vec::new() };
         place.running = 0;
+        (place.ends, place.left_ms) = (None, None);
         place.turn += 1;
         let dropped = std::mem::take(&mut place.queue);
         dropped.into_iter().map(|(job, units)| (job, units.into())).collect()
@@ -292,7 +299,25 @@ impl Machine {
         place.turn += 1;
         let total_us = place.rest_us + place.running_us;
         place.rest_us = total_us % 1000;
-        Some(now.plus_ms(total_us / 1000))
+        place.ends = Some(now.plus_ms(total_us / 1000));
+        place.ends
+    }
+
+    /// What is lent changed: suspends what may not run any more, and lets go on what may again.
+    /// Which slots end in which turn, and when.
+    pub(crate) fn lend(&mut self, now: Time, lent: &Allowance) -> Vec<(u16, u64, Time)> {
+        let mut going = Vec::new();
+        for (slot, place) in (0..).zip(&mut self.slots) {
+            if let Some(ends) = place.ends.take_if(|_| place.running > 0 && !lent.runs(slot)) {
+                place.left_ms = Some(ends.ms_since(now));
+                place.turn += 1;
+            } else if let Some(left_ms) = place.left_ms.take_if(|_| lent.runs(slot)) {
+                let at = now.plus_ms(left_ms);
+                place.ends = Some(at);
+                going.push((slot, place.turn, at));
+            }
+        }
+        going
     }
 
     /// Which turn of a slot this is.

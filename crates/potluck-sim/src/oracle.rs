@@ -129,7 +129,13 @@ impl Oracle {
                         ));
                     }
                 }
-                Action::Tell(News::Job(_) | News::Keeping { .. } | News::Unsteady { .. }) => {}
+                Action::Lend(_)
+                | Action::Tell(
+                    News::Job(_)
+                    | News::Keeping { .. }
+                    | News::Unsteady { .. }
+                    | News::Drained { .. },
+                ) => {}
                 Action::Run { job, units, .. } => {
                     others += 1;
                     self.on_run(machine, peer, work, job, units)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use potluck_peer::Order;
 use potluck_unit::{Job, Quality};
 
 use crate::shrink::Part;
@@ -251,6 +252,13 @@ pub enum Blow {
     Die {
         /// Which.
         machine: usize,
+    },
+    /// The owner of a machine tells it something. It is forgotten in a crash.
+    Tell {
+        /// Which.
+        machine: usize,
+        /// What.
+        order: Order,
     },
     /// A machine loses the outcomes it kept as blobs, and does not know.
     LoseOutputs {

@@ -135,9 +135,10 @@ impl Scenario {
         let keep = |part: Part| !parts.contains(&part);
         let count = left.machines.len();
         let there = |blow: &Blow| match blow {
-            Blow::Crash { machine, .. } | Blow::Die { machine } | Blow::LoseOutputs { machine } => {
-                *machine < count
-            }
+            Blow::Crash { machine, .. }
+            | Blow::Die { machine }
+            | Blow::Tell { machine, .. }
+            | Blow::LoseOutputs { machine } => *machine < count,
             Blow::Part { .. } => true,
             Blow::SubmitterLeaves { job, .. } => keep(Part::Job(*job)),
         };

@@ -38,6 +38,9 @@ pub(crate) fn event(event: &Event, work: &Work, name: impl Fn(&PeerId) -> Option
             format!("had seen {} do {} units well", who(&credit.peer), credit.units)
         }
         Event::Holds { bytes, .. } => format!("holds an outcome of {bytes} bytes"),
+        Event::Rules(_) => "was given rules".to_owned(),
+        Event::Reading(_) => "was given a reading".to_owned(),
+        Event::Order(order) => format!("was told {order:?}"),
         Event::Woke => "woke".to_owned(),
     }
 }
@@ -61,7 +64,7 @@ pub(crate) fn action(action: &Action, work: &Work) -> Option<String> {
         Action::Tell(News::Convicted(conviction)) => Some(format!("→ convicts: {conviction:?}")),
         Action::HangUp { peer } => Some(format!("→ hangs up on {}", peer.short())),
         Action::Clear(job) => Some(format!("→ forgets {}", job_in_words(job, work))),
-        Action::Tell(News::Job(_) | News::Keeping { .. })
+        Action::Tell(News::Job(_) | News::Keeping { .. } | News::Drained { .. })
         | Action::Say { .. }
         | Action::Dial { .. }
         | Action::Keep(_)
@@ -70,6 +73,7 @@ pub(crate) fn action(action: &Action, work: &Work) -> Option<String> {
         | Action::Discard(_)
         | Action::Credit(_)
         | Action::Fetch { .. }
+        | Action::Lend(_)
         | Action::WakeAt(_) => None,
     }
 }

@@ -556,6 +556,11 @@ impl World {
                 let jobs = dropped.into_iter().map(|(job, _)| job).collect();
                 self.happens_in(0, Happening::Stopped { machine, life, slot, jobs });
             }
+            Action::Lend(lent) => {
+                for (slot, turn, at) in self.machines[machine].lend(self.now, &lent) {
+                    self.happens_at(at, Happening::Ended { machine, life, slot, turn });
+                }
+            }
             Action::WakeAt(at) => {
                 let at = self.machines[machine].wake_at(self.now, at);
                 self.happens_at(at, Happening::Wake { machine, life, at });

@@ -216,6 +216,7 @@ impl Lean {
             News::Accepted { .. }
             | News::Reopened { .. }
             | News::Job(_)
+            | News::Drained { .. }
             | News::Unsteady { .. }
             | News::Keeping { .. } => {}
         }
