@@ -117,7 +117,7 @@ fn an_unknown_job_is_named() {
 #[test]
 fn a_broken_config_names_the_line_and_starts_nothing() {
     let grid = Grid::new();
-    grid.file("node/potluck.toml", "slots = 1\nspeed = 'high'\n");
+    grid.file("node/potluck.toml", "join = []\nspeed = 'high'\n");
     let started = finish(potluck(&grid.path("node"), &["worker", "--listen", "127.0.0.1:0"]));
     refused(&started, 2, &["potluck.toml", "line 2", "speed"]);
     grid.file("node/potluck.toml", "cheat = true\n");

@@ -4,6 +4,7 @@
 
 mod grid;
 
+mod config;
 mod demo;
 #[cfg(target_os = "linux")]
 mod doctor;
@@ -16,6 +17,7 @@ mod hostile;
 mod largest;
 mod lint;
 mod programs;
+mod service;
 mod jobs;
 mod network;
 mod thirdparty;

@@ -16,7 +16,9 @@ mod progress;
 mod quantity;
 mod results;
 mod rows;
+mod service_file;
 mod session;
+mod settings;
 mod verbs;
 
 use std::path::PathBuf;
@@ -123,7 +125,8 @@ impl Context {
     /// A node on the data folder in the grid that was asked for.
     pub(crate) fn options(&self) -> Options {
         let (open, work_bits) = (self.open, self.work_bits);
-        Options { open, work_bits, ..Options::new(self.data.clone()) }
+        let environment = settings::environment();
+        Options { open, work_bits, environment, ..Options::new(self.data.clone()) }
     }
 
     /// What to say should the person press Ctrl-C from now on.

@@ -2,27 +2,7 @@
 
 use std::time::Duration;
 
-/// Reads a size: a whole number of bytes, or one with `KiB`, `MiB` or `GiB`.
-pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let units = [("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-    parse(text, &units)
-        .ok_or_else(|| format!("`{text}` is not a size; write it like 512MiB, 64KiB or 2GiB"))
-}
-
-/// Reads a duration: a whole number with `ms`, `s`, `m`, `h` or `d`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-    parse(text, &units)
-        .map(Duration::from_millis)
-        .ok_or_else(|| format!("`{text}` is not a duration; write it like 30s, 10m, 2h or 7d"))
-}
-
-fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
-    number.parse::<u64>().ok()?.checked_mul(*factor)
-}
+pub(crate) use potluck_node::{parse_duration, parse_size};
 
 /// A size for people, in its largest sensible unit.
 pub(crate) fn show_size(bytes: u64) -> String {
@@ -54,29 +34,6 @@ pub(crate) fn show_duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_binary_and_whole() {
-        let sizes =
-            [("0", 0), ("17", 17), ("64KiB", 65_536), ("512 MiB", 512 << 20), ("4GiB", 4 << 30)];
-        for (text, bytes) in sizes {
-            assert_eq!(parse_size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "MiB", "1.5GiB", "5MB", "-1", "5kib", "18446744073709551615KiB"] {
-            assert!(parse_size(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn durations_need_their_unit() {
-        let durations = [("250ms", 250), ("30s", 30_000), ("10m", 600_000), ("7d", 604_800_000)];
-        for (text, ms) in durations {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-        for text in ["", "10", "m", "1.5h", "1w", "-3s", "213503982335d"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn sizes_are_shown_in_one_unit() {

@@ -14,8 +14,9 @@ use potluck_unit::{JobId, Limits, ModuleId, Outcome, RunReport, UnitId};
 use serde::Serialize;
 
 use crate::AGENT;
+use crate::config::{Config, Require};
 use crate::node::{control_socket, program};
-use crate::options::{Options, Require};
+use crate::options::Options;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -81,9 +82,10 @@ impl Checkup {
     /// Looks at everything a node with these options would need. Blocks until then.
     pub fn of(options: &Options) -> Checkup {
         let resolved = options.resolve();
-        let config = resolved.as_ref().map(|_| "can be used".to_owned()).map_err(String::clone);
+        let config =
+            resolved.as_ref().map(|_| "can be used".to_owned()).map_err(ToString::to_string);
         let (listen, require) = resolved.as_ref().map_or_else(
-            |_| (Options::default_listen(), Require::Available),
+            |_| (Config::default_listen(), Require::Available),
             |resolved| (resolved.listen, resolved.require),
         );
         let mut findings = sandbox_findings(require);

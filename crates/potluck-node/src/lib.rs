@@ -6,7 +6,10 @@
 //! a program in a sandbox without any of that. What is decided is decided in `potluck-peer`; here
 //! is no policy.
 
+pub mod config;
 mod options;
+mod machine;
+mod quantity;
 mod node;
 mod hub;
 mod net;
@@ -29,9 +32,11 @@ pub use evidence::{
 };
 pub use identity::{Search, keep_identity, read_identity};
 pub use local::Local;
+pub use machine::Machine;
 pub use node::{Node, StartError, StartErrorKind, control_socket, read_or_create_key};
-pub use options::{Options, default_data_folder};
+pub use options::{Options, config_file, default_data_folder};
 pub use potluck_sandbox::{FILES_MAX, FILES_MAX_BYTES, Lint, Output, Run, STDIN_MAX_BYTES, lint};
+pub use quantity::{parse_duration, parse_rate, parse_size};
 
 use std::ffi::OsString;
 use std::process::ExitCode;

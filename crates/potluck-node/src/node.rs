@@ -15,10 +15,11 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::config::{Config, Require};
 use crate::control::{self, Control};
 use crate::hub::{Hub, Input, JoinState, Parts, clock, replay};
 use crate::net::{BindError, BlobSource, Grid, Net};
-use crate::options::{Options, Require, Resolved};
+use crate::options::Options;
 use crate::slots::{Equipment, Slots};
 use crate::store::{OpenError, Store};
 use crate::{AGENT, SANDBOX_VERB};
@@ -173,7 +174,7 @@ fn open(data: &Path) -> Result<(Store, Key), StartError> {
 }
 
 /// What this node's key cost: nothing among friends, and what was found before in an open grid.
-fn own_identity(options: &Options, resolved: &Resolved, key: &Key) -> Result<Identity, StartError> {
+fn own_identity(options: &Options, resolved: &Config, key: &Key) -> Result<Identity, StartError> {
     if !resolved.open {
         return Ok(Identity::NONE);
     }
@@ -199,7 +200,7 @@ pub(crate) fn program() -> Result<Program, StartError> {
 }
 
 /// What is missing of the lock, for a node that is going to run units of others.
-fn look_at_lock(sandbox: &Sandbox, resolved: &Resolved) -> Result<Option<String>, StartError> {
+fn look_at_lock(sandbox: &Sandbox, resolved: &Config) -> Result<Option<String>, StartError> {
     if resolved.slots == 0 {
         return Ok(None);
     }
@@ -237,7 +238,7 @@ async fn resolve_joins(written: &[String]) -> Result<Vec<JoinState>, StartError>
 }
 
 fn peer_config(
-    resolved: &Resolved,
+    resolved: &Config,
     net: &Net,
     joins: &[JoinState],
 ) -> Result<potluck_peer::Config, StartError> {

@@ -1,5 +1,6 @@
 //! The verbs: one file each, with the same shape in each: what can be said, and `run`.
 
+mod config;
 mod demo;
 mod doctor;
 mod exec;
@@ -8,6 +9,7 @@ mod job;
 mod lint;
 mod peers;
 mod run;
+mod service;
 mod status;
 mod submit;
 mod verify;
@@ -25,6 +27,12 @@ pub(crate) enum Verb {
     Demo(demo::Args),
     /// Lend this machine to the grid, until Ctrl-C
     Worker(worker::Args),
+    /// Say what is lent and when: init, check, show, path, set, unset
+    #[command(subcommand)]
+    Config(config::Verb),
+    /// Run the worker with the system: install, uninstall, status
+    #[command(subcommand)]
+    Service(service::Verb),
     /// Hand a job to the grid and print its id
     Submit(submit::Args),
     /// Hand a job to the grid, wait for it and get its results
@@ -55,6 +63,8 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<ExitCode, Failu
         Verb::Exec(args) => return exec::run(args, context).await,
         Verb::Demo(args) => demo::run(&args, context).await,
         Verb::Worker(args) => worker::run(args, context).await,
+        Verb::Config(verb) => config::run(&verb, context),
+        Verb::Service(verb) => service::run(&verb, context),
         Verb::Submit(args) => submit::run(&args, context).await,
         Verb::Run(args) => run::run(&args, context).await,
         Verb::Lint(args) => lint::run(&args, context),

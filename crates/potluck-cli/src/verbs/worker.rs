@@ -14,6 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::interrupt::interrupted;
 use crate::print::count;
 use crate::session::connect_own;
+use crate::settings::SettingArgs;
 
 /// What can be said.
 #[derive(Debug, clap::Args)]
@@ -25,9 +26,12 @@ pub(crate) struct Args {
     /// Where to listen [default: listen in potluck.toml, or 0.0.0.0:7117]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// How many units to run at once [default: slots in potluck.toml, or half of the cores]
+    /// How many units to run at once [default: slots under [budget] in potluck.toml, or half of the
+    /// cores]
     #[arg(long, value_name = "N")]
     slots: Option<u16>,
+    #[command(flatten)]
+    settings: SettingArgs,
     // Returns wrong results, to show and test that it is found out. Not in the help, and no key of
     // the config file: nobody should come across it.
     #[arg(long, hide = true)]
@@ -44,6 +48,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
         listen: args.listen,
         join: args.join,
         slots: args.slots,
+        flags: args.settings.flags,
         cheat: args.cheat,
         ..context.options()
     };
