@@ -5,6 +5,8 @@
 mod grid;
 
 mod config;
+#[cfg(target_os = "linux")]
+mod budget;
 mod demo;
 #[cfg(target_os = "linux")]
 mod doctor;

@@ -271,8 +271,10 @@ impl Hub {
             error!("{error}; nothing more is taken in until the disk takes it");
             self.held = actions;
             self.alarm = Some(self.now.plus_ms(DISK_RETRY_MS));
+            self.make_room();
             return;
         }
+        self.make_room();
         let mut says = Says::default();
         for action in actions {
             self.carry_out_one(action, &mut says);
@@ -336,6 +338,17 @@ impl Hub {
         match swept {
             Ok(dropped) => debug!("{dropped} blobs and bodies dropped"),
             Err(error) => warn!("{error}; what expired jobs left stays on disk for now"),
+        }
+    }
+
+    /// Drops what no job needs any more at once, if something was refused for want of room.
+    fn make_room(&self) {
+        let Some(bytes) = self.store.pressed() else { return };
+        let made = tokio::task::block_in_place(|| self.store.make_room(bytes, &self.needed()));
+        match made {
+            Ok(true) => debug!("room is made for {bytes} bytes"),
+            Ok(false) => warn!("the disk that is lent is full, and all that is on it is needed"),
+            Err(error) => warn!("{error}; no room could be made on disk"),
         }
     }
 

@@ -37,6 +37,9 @@ pub use node::{Node, StartError, StartErrorKind, control_socket, read_or_create_
 pub use options::{Options, config_file, default_data_folder};
 pub use potluck_sandbox::{FILES_MAX, FILES_MAX_BYTES, Lint, Output, Run, STDIN_MAX_BYTES, lint};
 pub use quantity::{parse_duration, parse_rate, parse_size};
+pub use slots::Lent;
+#[doc(hidden)]
+pub use slots::Rig;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

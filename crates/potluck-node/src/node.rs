@@ -11,6 +11,7 @@ use std::sync::Arc;
 use potluck_peer::Peer;
 use potluck_sandbox::{Program, Sandbox};
 use potluck_unit::{Identity, JobId, Key, PeerId};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -84,6 +85,10 @@ impl Node {
     /// a multi-threaded tokio runtime.
     pub async fn start(options: Options) -> Result<Node, StartError> {
         let other = |error: String| StartError::new(StartErrorKind::Other, error);
+        // A file over the system's limit on its size is then an error like a full disk, not the end.
+        if let Err(error) = signal(SignalKind::from_raw(libc::SIGXFSZ)) {
+            warn!("a limit on the size of files would end this node: {error}");
+        }
         let resolved =
             options.resolve().map_err(|error| StartError::new(StartErrorKind::Config, error))?;
         let sandbox = Sandbox::new(program()?, options.data.join("artefacts"));

@@ -86,7 +86,7 @@ fn lock_compiler(lock: &mut Lock, cpu_max_s: u64, memory_max_bytes: u64) -> io::
     lock.confine(&Bounds {
         data_max_bytes: memory_max_bytes,
         cpu_max_s: Some(cpu_max_s),
-        idle: false,
+        idle: true,
     })?;
     lock.narrow(Stage::Compile)
 }

@@ -4,27 +4,31 @@
 //! gigabytes. So it happens in a process of its own under limits on processor time, memory and
 //! wall time, and being over them says nothing about the module: it is no result.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_unit::NoResult;
 use rustix::process::Signal;
 use wasmtime::Engine;
 
+use crate::artefact::{Cache, Unfinished};
 use crate::engine::{self, Fingerprint};
+use crate::leash::Leash;
 use crate::message::{
     ARTEFACT_MAX_BYTES, FAILED_MAX_BYTES, TAG_ARTEFACT, TAG_ENGINE, TAG_FAILED, TAG_MODULE,
 };
 use crate::patience::Until;
 use crate::pipe::{self, Blocking, Inbox, PipeError};
-use crate::process::{Process, Started};
+use crate::process::{End, Process, Started};
 use crate::{Program, Refusal, nan};
 
 /// What compiling one module may cost.
 ///
-/// They do not cover the parent, which holds the module and then the artefact in memory.
+/// They do not cover the parent, which holds the module in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompileLimits {
     /// Processor time for any module, in seconds.
@@ -50,27 +54,35 @@ impl CompileLimits {
 pub(crate) fn fingerprint(
     program: &Program,
     limits: &CompileLimits,
+    leash: &Leash,
 ) -> Result<Fingerprint, Refusal> {
-    let mut child = Child::start(program, limits, 0)?;
+    let mut child = Child::start(program, limits, 0, leash)?;
+    let _work = leash.work();
     child.engine().map_err(|error| child.refusal(error))
 }
 
-/// Compiles `wasm`, which the profile has accepted, and says for which engine.
-pub(crate) fn compile(
+/// Compiles `wasm`, which the profile has accepted, into `cache`, and says for which engine.
+pub(crate) fn compile<'a>(
     program: &Program,
     limits: &CompileLimits,
+    leash: &Leash,
     wasm: &[u8],
-) -> Result<(Fingerprint, Vec<u8>), Refusal> {
-    let mut child = Child::start(program, limits, wasm.len())?;
-    child.compile(wasm).map_err(|error| child.refusal(error))
+    cache: &'a Cache,
+) -> Result<(Fingerprint, Unfinished<'a>), Refusal> {
+    let mut child = Child::start(program, limits, wasm.len(), leash)?;
+    let _work = leash.work();
+    child.compile(wasm, cache).map_err(|error| child.refusal(error))
 }
 
 struct Child {
-    process: Process,
+    process: Arc<Process>,
     to_child: OwnedFd,
     inbox: Inbox,
+    cpu_max: Duration,
     wall: Duration,
     failed: Option<String>,
+    /// Why the artefact was not kept.
+    unkept: Option<io::Error>,
 }
 
 impl Child {
@@ -78,6 +90,7 @@ impl Child {
         program: &Program,
         limits: &CompileLimits,
         module_bytes: usize,
+        leash: &Leash,
     ) -> Result<Child, Refusal> {
         let cpu_s = limits.cpu_s(module_bytes);
         let parameters = ["compile".into(), cpu_s.to_string(), limits.memory_max_bytes.to_string()];
@@ -86,8 +99,12 @@ impl Child {
                 let path = program.path.display();
                 Refusal::NoResult(NoResult::ChildDied, format!("could not start {path}: {error}"))
             })?;
-        let wall = Duration::from_secs(cpu_s.saturating_mul(WALL_PER_CPU));
-        Ok(Child { process, to_child, inbox: Inbox::new(from_child), wall, failed: None })
+        let process = Arc::new(process);
+        leash.tie(&process, true);
+        let cpu_max = Duration::from_secs(cpu_s);
+        let wall = cpu_max.saturating_mul(WALL_PER_CPU);
+        let inbox = Inbox::new(from_child);
+        Ok(Child { process, to_child, inbox, cpu_max, wall, failed: None, unkept: None })
     }
 
     fn engine(&mut self) -> Result<Fingerprint, PipeError> {
@@ -99,7 +116,11 @@ impl Child {
         }
     }
 
-    fn compile(&mut self, wasm: &[u8]) -> Result<(Fingerprint, Vec<u8>), PipeError> {
+    fn compile<'a>(
+        &mut self,
+        wasm: &[u8],
+        cache: &'a Cache,
+    ) -> Result<(Fingerprint, Unfinished<'a>), PipeError> {
         let engine = self.engine()?;
         let mut patience = Until::new(&self.process, self.wall);
         pipe::send(self.to_child.as_fd(), TAG_MODULE, [wasm], &mut patience)?;
@@ -107,8 +128,21 @@ impl Child {
         let mut payload = Vec::new();
         match header.tag {
             TAG_ARTEFACT if header.length <= ARTEFACT_MAX_BYTES => {
-                self.inbox.take(header.length, &mut payload, &mut patience)?;
-                Ok((engine, payload))
+                let unkept = &mut self.unkept;
+                let mut not_kept = |error| {
+                    *unkept = Some(error);
+                    PipeError::Closed
+                };
+                let mut artefact = cache.begin(header.length).map_err(&mut not_kept)?;
+                let mut left = header.length;
+                while left > 0 {
+                    // Piece by piece: an artefact is never in this process's memory as a whole.
+                    let piece = left.min(PIECE_BYTES);
+                    self.inbox.take(piece, &mut payload, &mut patience)?;
+                    artefact.write(&payload).map_err(&mut not_kept)?;
+                    left -= piece;
+                }
+                Ok((engine, artefact))
             }
             TAG_FAILED if header.length <= FAILED_MAX_BYTES => {
                 self.inbox.take(header.length, &mut payload, &mut patience)?;
@@ -121,10 +155,22 @@ impl Child {
 
     /// What a child that stopped answering means.
     fn refusal(&mut self, error: PipeError) -> Refusal {
+        if let Some(error) = self.unkept.take() {
+            let text = format!("could not keep an artefact: {error}");
+            return Refusal::NoResult(NoResult::Stopped, text);
+        }
         if let Some(reason) = self.failed.take() {
             return Refusal::NoResult(NoResult::Engine, reason);
         }
+        if self.process.ended() == Some(End::Asked) {
+            return Refusal::NoResult(NoResult::Stopped, "compiling was stopped".to_owned());
+        }
         match error {
+            // Says nothing about the module: the machine had other things to do.
+            PipeError::Late if self.process.used() < self.cpu_max => Refusal::NoResult(
+                NoResult::Stopped,
+                format!("compiling had too little of the processor for {} s", self.wall.as_secs()),
+            ),
             PipeError::Late => Refusal::NoResult(
                 NoResult::TooCostlyToCompile,
                 format!("compiling took more than {} s", self.wall.as_secs()),
@@ -138,6 +184,13 @@ impl Child {
                 Refusal::NoResult(NoResult::ChildDied, error.to_string())
             }
         }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Its leash may outlive it; the process must not.
+        self.process.end(End::Dismissed);
     }
 }
 
@@ -186,10 +239,13 @@ fn artefact(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Vec<u8>> {
     engine.precompile_module(&nan::canonicalise(wasm)?)
 }
 
+/// What is read of an artefact at once.
+const PIECE_BYTES: usize = 1 << 20;
 /// What a Rust program ends with when it panics.
 const EXIT_PANIC: i32 = 101;
-/// How much longer than its processor time a compiler may take on a busy machine.
-const WALL_PER_CPU: u64 = 4;
+/// How much longer than its processor time a compiler may take: it runs when nothing else on the
+/// machine wants to, and nobody else compiles meanwhile.
+const WALL_PER_CPU: u32 = 30;
 /// A process that has closed its pipes is gone in no time.
 const REAP_MAX: Duration = Duration::from_secs(2);
 

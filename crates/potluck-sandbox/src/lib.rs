@@ -35,6 +35,7 @@ mod probe;
 mod process;
 mod shared;
 mod throttle;
+mod leash;
 
 mod layers;
 
@@ -61,6 +62,7 @@ pub use child::{LockedFor, child_main, run_locked};
 pub use compiler::CompileLimits;
 pub use inputs::{FilesError, InputFile, check_files};
 pub use layers::{Layer, LayerKind, LayerState, shortfall};
+pub use leash::Leash;
 pub use lint::{Advice, Lint, lint};
 pub use message::{ARGS_MAX_BYTES, FILES_MAX, FILES_MAX_BYTES, STDERR_MAX_BYTES, STDIN_MAX_BYTES};
 pub use probe::ProbeError;
@@ -96,6 +98,8 @@ pub struct Sandbox {
     /// Whether the lock was seen to be whole, if it must be. Every child sees to it itself; this
     /// is for a clear word before one is started in vain.
     whole: Option<Arc<OnceLock<()>>>,
+    /// What its children are on.
+    leash: Leash,
 }
 
 impl Sandbox {
@@ -108,12 +112,18 @@ impl Sandbox {
             engine: Arc::default(),
             compiling: Arc::default(),
             whole: None,
+            leash: Leash::new(),
         }
     }
 
     /// The same with other limits on compiling. What was too costly may not be so now.
     pub fn with_compile_limits(self, compile_limits: CompileLimits) -> Sandbox {
         Sandbox { compile_limits, compiling: Arc::default(), ..self }
+    }
+
+    /// The same, but every child that it starts is on this leash.
+    pub fn on(self, leash: &Leash) -> Sandbox {
+        Sandbox { leash: leash.clone(), ..self }
     }
 
     /// The same, but no child of it meets a foreign byte unless every layer of its lock is full.
@@ -133,6 +143,26 @@ impl Sandbox {
         probe::layers(&self.program)
     }
 
+    /// Keeps no more than this on disk from now on. What is too much goes at once, what was used
+    /// least lately first; what is being run from keeps its place on disk until it has ended.
+    pub fn set_cache_max(&self, bytes: u64) {
+        self.cache.set_max(bytes);
+    }
+
+    /// What artefacts take on disk, in whole blocks of 4 KiB.
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache.bytes()
+    }
+
+    /// What [`Sandbox::prepare`] comes to, if it takes no compiling: none if it does.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Sandbox::prepare`].
+    pub fn prepared(&self, module: &ModuleId, wasm: &[u8]) -> Result<Option<Artefact>, Refusal> {
+        self.find(module, wasm).map(|(_, found)| found)
+    }
+
     /// Makes `wasm` ready to start: checks it against the profile and compiles it in a compiler
     /// child, unless the cache has it. Blocks until then. A module that was too costly is not
     /// tried again.
@@ -141,6 +171,60 @@ impl Sandbox {
     ///
     /// [`Refusal::Invalid`] is the same on every machine; the rest is about this one.
     pub fn prepare(&self, module: &ModuleId, wasm: &[u8]) -> Result<Artefact, Refusal> {
+        self.prepare_within(module, wasm, self.compile_limits.memory_max_bytes)
+    }
+
+    /// The same, and a compiler child gets no more memory than this, whatever the limits say. A
+    /// module that was too costly is tried again where there is more.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Sandbox::prepare`].
+    pub fn prepare_within(
+        &self,
+        module: &ModuleId,
+        wasm: &[u8],
+        memory_max_bytes: u64,
+    ) -> Result<Artefact, Refusal> {
+        let (info, found) = self.find(module, wasm)?;
+        if let Some(artefact) = found {
+            return Ok(artefact);
+        }
+        let engine = self.engine()?;
+        let memory_max_bytes = memory_max_bytes.min(self.compile_limits.memory_max_bytes);
+        let limits = CompileLimits { memory_max_bytes, ..self.compile_limits };
+        let mut refused = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(refusal) = refused.find(module, memory_max_bytes) {
+            return Err(refusal);
+        }
+        // A compiler that stands still would keep everybody else from compiling.
+        if self.leash.is_held() {
+            let text = "this leash was held before it was its turn".to_owned();
+            return Err(Refusal::NoResult(NoResult::Stopped, text));
+        }
+        // Somebody else may have compiled it while this thread waited for its turn.
+        if let Some(artefact) = self.cache.find(module, info, &engine) {
+            return Ok(artefact);
+        }
+        let compiled = compiler::compile(&self.program, &limits, &self.leash, wasm, &self.cache);
+        let (engine, artefact) =
+            compiled.inspect_err(|refusal| refused.insert(module, memory_max_bytes, refusal))?;
+        artefact.finish(module, &engine).map_err(|error| {
+            let text = format!("could not keep an artefact: {error}");
+            Refusal::NoResult(NoResult::Stopped, text)
+        })?;
+        self.cache.find(module, info, &engine).ok_or_else(|| {
+            let text = "an artefact vanished as soon as it was written";
+            Refusal::NoResult(NoResult::Engine, text.into())
+        })
+    }
+
+    /// Checks `wasm` and looks into the cache.
+    fn find(
+        &self,
+        module: &ModuleId,
+        wasm: &[u8],
+    ) -> Result<(ModuleInfo, Option<Artefact>), Refusal> {
         let info = check(wasm).map_err(Refusal::Invalid)?;
         if ModuleId::of(wasm) != *module {
             let text = format!("these bytes are not module {module}");
@@ -148,27 +232,7 @@ impl Sandbox {
         }
         self.check_lock().map_err(|text| Refusal::NoResult(NoResult::Engine, text))?;
         let engine = self.engine()?;
-        if let Some(artefact) = self.cache.find(module, info, &engine) {
-            return Ok(artefact);
-        }
-        let mut refused = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(refusal) = refused.find(module) {
-            return Err(refusal);
-        }
-        // Somebody else may have compiled it while this thread waited for its turn.
-        if let Some(artefact) = self.cache.find(module, info, &engine) {
-            return Ok(artefact);
-        }
-        let compiled = compiler::compile(&self.program, &self.compile_limits, wasm);
-        let (engine, code) = compiled.inspect_err(|refusal| refused.insert(module, refusal))?;
-        self.cache.insert(module, &engine, &code).map_err(|error| {
-            let text = format!("could not keep an artefact: {error}");
-            Refusal::NoResult(NoResult::Engine, text)
-        })?;
-        self.cache.find(module, info, &engine).ok_or_else(|| {
-            let text = "an artefact vanished as soon as it was written";
-            Refusal::NoResult(NoResult::Engine, text.into())
-        })
+        Ok((info, self.cache.find(module, info, &engine)))
     }
 
     /// Starts a runner child and returns when it is ready for units. Blocks until then.
@@ -205,7 +269,7 @@ impl Sandbox {
             }));
         }
         self.check_lock().map_err(|text| StartError::NoResult(NoResult::Engine, text))?;
-        Runner::start(&self.program, artefact, limits, files)
+        Runner::start(&self.program, artefact, limits, files, &self.leash)
     }
 
     fn check_lock(&self) -> Result<(), String> {
@@ -221,7 +285,7 @@ impl Sandbox {
         if let Some(engine) = self.engine.get() {
             return Ok(*engine);
         }
-        let engine = compiler::fingerprint(&self.program, &self.compile_limits)?;
+        let engine = compiler::fingerprint(&self.program, &self.compile_limits, &self.leash)?;
         Ok(*self.engine.get_or_init(|| engine))
     }
 }

@@ -10,9 +10,10 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::Program;
+use crate::cpu;
 
 /// Who ended a child from this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,10 @@ pub(crate) enum Hold {
     Asked,
     /// It has used its share of the processor.
     Throttled,
+    /// The leash that it shares with others is held.
+    Leashed,
+    /// Those on its leash have together used their share of the processor.
+    LeashThrottled,
 }
 
 /// What came of changing a hold without waiting.
@@ -47,6 +52,9 @@ pub(crate) enum Attempt {
 #[derive(Debug)]
 pub(crate) struct Process {
     pid: u32,
+    meter: cpu::Meter,
+    /// What it had used when it was dead and not yet reaped.
+    used_in_all: OnceLock<Duration>,
     state: Mutex<State>,
 }
 
@@ -56,8 +64,8 @@ struct State {
     exited: Option<ExitStatus>,
     end: Option<End>,
     started: Instant,
-    asked: bool,
-    throttled: bool,
+    /// Why it stands still, a bit for each [`Hold`].
+    holds: u8,
     suspended_since: Option<Instant>,
     suspended: Duration,
 }
@@ -84,13 +92,14 @@ impl Process {
         let pipes = child.stdin.take().zip(child.stdout.take());
         let process = Process {
             pid: child.id(),
+            meter: cpu::Meter::new(child.id()),
+            used_in_all: OnceLock::new(),
             state: Mutex::new(State {
                 child,
                 exited: None,
                 end: None,
                 started: Instant::now(),
-                asked: false,
-                throttled: false,
+                holds: 0,
                 suspended_since: None,
                 suspended: Duration::ZERO,
             }),
@@ -115,8 +124,41 @@ impl Process {
             state.end.get_or_insert(end);
             // Killing works on a stopped process too, and can only fail on one that is gone.
             let _ = state.child.kill();
+            self.note_use(&state, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
             state.exited = state.child.wait().ok();
         }
+    }
+
+    /// Kills the process and leaves the reaping, which can take as long as its memory takes to be
+    /// cleared away, to whoever runs it.
+    pub(crate) fn strike(&self) {
+        let mut state = self.lock();
+        if state.exited.is_none() {
+            state.end.get_or_insert(End::Asked);
+            let _ = state.child.kill();
+        }
+    }
+
+    /// Processor time that the process has used up to now, or in all. Where the system does not
+    /// say, all the time that it was not stopped.
+    pub(crate) fn used(&self) -> Duration {
+        let in_all = || self.used_in_all.get().copied();
+        // It may be reaped between two of these.
+        in_all().or_else(|| self.meter.total()).or_else(in_all).unwrap_or_else(|| self.awake())
+    }
+
+    /// Reads the meter for the last time, if the process is dead: it is gone with the reaping.
+    fn note_use(&self, state: &State, options: WaitIdOptions) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let dead = pid.and_then(|pid| rustix::process::waitid(WaitId::Pid(pid), options).ok());
+        if dead.flatten().is_some() {
+            self.used_in_all.get_or_init(|| self.meter.total().unwrap_or_else(|| awake(state)));
+        }
+    }
+
+    /// Whether the process has ended and been reaped, as far as one can tell without waiting.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state.try_lock().is_ok_and(|state| state.exited.is_some())
     }
 
     /// Who ended it from this side, if anybody did.
@@ -131,6 +173,8 @@ impl Process {
             {
                 let mut state = self.lock();
                 if state.exited.is_none() {
+                    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+                    self.note_use(&state, options | WaitIdOptions::NOHANG);
                     state.exited = state.child.try_wait().ok().flatten();
                 }
                 if state.exited.is_some() || Instant::now() >= until {
@@ -143,13 +187,8 @@ impl Process {
         self.lock().exited
     }
 
-    /// Stops the process where it is for one reason, or takes that reason back.
-    pub(crate) fn hold(&self, why: Hold, held: bool) {
-        self.settle(&mut self.lock(), why, held);
-    }
-
-    /// The same for who must not wait for a process that is being reaped, which can take as long
-    /// as its memory takes to be cleared away.
+    /// Stops the process where it is for one reason, or takes that reason back. Does not wait for a
+    /// process that is being reaped, which can take as long as its memory takes to be cleared away.
     pub(crate) fn try_hold(&self, why: Hold, held: bool) -> Attempt {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
@@ -161,11 +200,9 @@ impl Process {
     }
 
     fn settle(&self, state: &mut State, why: Hold, held: bool) {
-        match why {
-            Hold::Asked => state.asked = held,
-            Hold::Throttled => state.throttled = held,
-        }
-        let suspended = state.asked || state.throttled;
+        let bit = 1 << why as u8;
+        state.holds = if held { state.holds | bit } else { state.holds & !bit };
+        let suspended = state.holds != 0;
         if state.exited.is_some() || suspended == state.suspended_since.is_some() {
             return;
         }
@@ -182,14 +219,17 @@ impl Process {
 
     /// How long the process has been allowed to run: time since its start, suspensions left out.
     pub(crate) fn awake(&self) -> Duration {
-        let state = self.lock();
-        let until = state.suspended_since.unwrap_or_else(Instant::now);
-        until.saturating_duration_since(state.started).saturating_sub(state.suspended)
+        awake(&self.lock())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn awake(state: &State) -> Duration {
+    let until = state.suspended_since.unwrap_or_else(Instant::now);
+    until.saturating_duration_since(state.started).saturating_sub(state.suspended)
 }
 
 impl Drop for Process {
@@ -239,20 +279,22 @@ mod tests {
             process.awake() == before
         };
         assert!(!stands());
-        process.hold(Hold::Asked, true);
+        process.try_hold(Hold::Asked, true);
         assert!(stands());
         assert_eq!(process.try_hold(Hold::Throttled, true), Attempt::Done);
-        process.hold(Hold::Asked, false);
+        process.try_hold(Hold::Asked, false);
         assert!(stands(), "one reason is left");
-        process.hold(Hold::Asked, true);
-        process.hold(Hold::Throttled, false);
+        process.try_hold(Hold::Asked, true);
+        process.try_hold(Hold::Throttled, false);
         assert!(stands(), "the other is left");
-        process.hold(Hold::Asked, false);
+        process.try_hold(Hold::Asked, false);
         assert!(!stands());
         let lock = process.lock();
         assert_eq!(process.try_hold(Hold::Throttled, true), Attempt::Busy);
         drop(lock);
+        assert!(!process.is_gone());
         process.end(End::Dismissed);
         assert_eq!(process.try_hold(Hold::Throttled, true), Attempt::Gone);
+        assert!(process.is_gone());
     }
 }

@@ -17,6 +17,7 @@ use potluck_unit::{Limits, NoResult, OutFile, Outcome, RunReport, UnitId};
 use crate::artefact::Artefact;
 use crate::cpu;
 use crate::inputs::InputFile;
+use crate::leash::Leash;
 use crate::message::{
     self, ARGS_MAX_BYTES, DONE_BYTES, Done, Ending, FAILED_MAX_BYTES, STDERR_MAX_BYTES,
     STDIN_MAX_BYTES, TAG_DONE, TAG_FAILED, TAG_FILE, TAG_OUTPUT, TAG_READY, TAG_UNIT,
@@ -24,9 +25,9 @@ use crate::message::{
 };
 use crate::patience::Until;
 use crate::pipe::{self, Beside, Header, Inbox, Outbox, Patience, PipeError};
-use crate::process::{End, Hold, Process, Started};
+use crate::process::{End, Process, Started};
 use crate::shared::{self, Shared};
-use crate::throttle::{self, Share};
+use crate::throttle::Share;
 use crate::{Program, StartError};
 
 /// How many units one child runs. Starting another costs what a hundred small units do; what may
@@ -58,6 +59,9 @@ pub struct Run {
 /// A runner child. Dropping it kills and reaps the child.
 pub struct Runner {
     process: Arc<Process>,
+    /// Its own leash, and the one that it is on with others.
+    own: Leash,
+    shared_leash: Leash,
     to_child: OwnedFd,
     /// Where large payloads go, if the system has such a thing.
     shared: Option<Arc<Shared>>,
@@ -76,6 +80,7 @@ impl Runner {
         artefact: &Artefact,
         limits: &Limits,
         files: &[InputFile],
+        leash: &Leash,
     ) -> Result<Runner, StartError> {
         let failed = |error: io::Error| {
             StartError::NoResult(NoResult::ChildDied, format!("could not start a runner: {error}"))
@@ -94,9 +99,13 @@ impl Runner {
         let Started { process, to_child, from_child } =
             Process::start(program, &parameters, third).map_err(failed)?;
         let beside = shared.clone().map(|shared| shared as Arc<dyn Beside>);
+        let process = Arc::new(process);
+        leash.tie(&process, false);
         let mut runner = Runner {
             cpu: cpu::Meter::new(process.pid()),
-            process: Arc::new(process),
+            own: Leash::of_one(&process),
+            shared_leash: leash.clone(),
+            process,
             to_child,
             shared,
             inbox: Inbox::new(from_child).with(beside),
@@ -105,16 +114,24 @@ impl Runner {
             is_spent: false,
             tail: Vec::new(),
         };
-        match runner.ready(files) {
+        let ready = {
+            let _work = leash.work();
+            runner.ready(files)
+        };
+        match ready {
             Ok(None) => Ok(runner),
             Ok(Some(reason)) => {
                 artefact.discard();
                 Err(StartError::NoResult(NoResult::Engine, reason))
             }
-            Err(error) => Err(StartError::NoResult(
-                NoResult::ChildDied,
-                format!("the runner did not get ready: {error}"),
-            )),
+            Err(error) => {
+                let reason = match runner.process.ended() {
+                    Some(End::Asked) => NoResult::Stopped,
+                    Some(End::Dismissed) | None => NoResult::ChildDied,
+                };
+                let text = format!("the runner did not get ready: {error}");
+                Err(StartError::NoResult(reason, text))
+            }
         }
     }
 
@@ -137,6 +154,8 @@ impl Runner {
             Err(PipeError::Closed)
         } else {
             self.runs += 1;
+            let (own, shared) = (self.own.clone(), self.shared_leash.clone());
+            let _works = (own.work(), shared.work());
             self.exchange(unit, output)
         };
         match done {
@@ -166,7 +185,7 @@ impl Runner {
 
     /// A way to stop, suspend or kill the child from elsewhere.
     pub fn handle(&self) -> RunnerHandle {
-        RunnerHandle { process: Arc::clone(&self.process) }
+        RunnerHandle { process: Arc::clone(&self.process), own: self.own.clone() }
     }
 
     /// Waits for the child's first words, and hands it the input files; its last words if something
@@ -364,6 +383,7 @@ fn take_files(
 #[derive(Debug, Clone)]
 pub struct RunnerHandle {
     process: Arc<Process>,
+    own: Leash,
 }
 
 impl RunnerHandle {
@@ -374,12 +394,12 @@ impl RunnerHandle {
 
     /// Stops the child where it is, and its deadline with it.
     pub fn suspend(&self) {
-        self.process.hold(Hold::Asked, true);
+        self.own.suspend();
     }
 
     /// Lets a suspended child go on, as far as its share allows.
     pub fn resume(&self) {
-        self.process.hold(Hold::Asked, false);
+        self.own.resume();
     }
 
     /// Holds the child to a share of one processor from now on, [`Share::FULL`] being no throttle.
@@ -389,7 +409,7 @@ impl RunnerHandle {
     ///
     /// If the system refuses the thread that sees to it. Nothing has changed then.
     pub fn throttle(&self, share: Share) -> io::Result<()> {
-        throttle::set(&self.process, share)
+        self.own.throttle(share)
     }
 
     /// The child's process id, to show and to measure; not to signal, as it may be gone.

@@ -1,22 +1,17 @@
-//! Gives runners a share of a processor: stops a child that has used its part, and lets it go on.
+//! The law by which children get a share of a processor: an account of processor time.
 //!
-//! The law is an account of processor time: it grows by the share of the time that passes, the
-//! child's real use is taken off, and a child whose account is empty stands still until there is
-//! enough for a pulse. What it has not used it may catch up with, but no more than
-//! [`Share::BURST`]. One thread keeps the accounts of all runners of this process, and sleeps while
-//! nobody is throttled.
+//! It grows by the share of the time that passes, the children's real use is taken off, and
+//! children whose account is empty stand still until there is enough for a pulse. What they have
+//! not used they may catch up with, but no more than [`Share::BURST`]. Who looks at accounts, and
+//! stops and lets go, is `leash`.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
-
-use crate::cpu;
-use crate::process::{Attempt, Hold, Process};
+use std::time::Duration;
 
 /// A part of one processor, in whole percent from 1 to 100.
 ///
-/// It covers what a runner child itself computes, measured over more than [`Share::BURST`]. It
-/// does not cover the parent's part of each unit, nor compiling.
+/// It covers what children themselves compute, from their start to their last page, measured over
+/// more than [`Share::BURST`], and what [`crate::Leash::charge`] adds to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Share(u8);
 
@@ -45,27 +40,19 @@ impl fmt::Display for Share {
     }
 }
 
-/// Holds `process` to `share` of a processor from now on.
-pub(crate) fn set(process: &Arc<Process>, share: Share) -> std::io::Result<()> {
-    static GOVERNOR: OnceLock<Result<Arc<Governor>, std::io::ErrorKind>> = OnceLock::new();
-    let governor = GOVERNOR.get_or_init(|| Governor::start().map_err(|error| error.kind()));
-    governor.as_ref().map_err(|kind| std::io::Error::from(*kind))?.set(process, share);
-    Ok(())
-}
-
 /// What one look at an account comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Verdict {
-    /// Whether the child has to stand still.
-    held: bool,
+pub(crate) struct Verdict {
+    /// Whether the children have to stand still.
+    pub(crate) held: bool,
     /// When to look again.
-    again_in: Duration,
+    pub(crate) again_in: Duration,
 }
 
-/// The law: one child's processor time, in and out. Knows no clock and no process.
+/// The law: processor time, in and out. Knows no clock and no process.
 #[derive(Debug)]
-struct Account {
-    share: Share,
+pub(crate) struct Account {
+    pub(crate) share: Share,
     /// In hundredths of a nanosecond, so that a percentage of a time is exact.
     credit: i64,
     held: bool,
@@ -74,15 +61,15 @@ struct Account {
 }
 
 impl Account {
-    /// Opened at `now` by a child that has used `used` before. There is enough for a first pulse.
-    fn new(share: Share, now: Duration, used: Duration) -> Account {
+    /// Opened at `now` by who has used `used` before. There is enough for a first pulse.
+    pub(crate) fn new(share: Share, now: Duration, used: Duration) -> Account {
         let mut account = Account { share, credit: 0, held: false, seen: now, used };
         account.credit = account.pulse();
         account
     }
 
     /// Books what has happened since the last look. `now` and `used` never go back.
-    fn look(&mut self, now: Duration, used: Duration) -> Verdict {
+    pub(crate) fn look(&mut self, now: Duration, used: Duration) -> Verdict {
         let share = i64::from(self.share.0);
         let earned = nanoseconds(now.saturating_sub(self.seen)).saturating_mul(share);
         let spent = nanoseconds(used.saturating_sub(self.used)).saturating_mul(100);
@@ -102,6 +89,12 @@ impl Account {
         Verdict { held: self.held, again_in: again_in.max(LOOK_MIN) }
     }
 
+    /// For how long the account will be empty if nothing is used meanwhile.
+    pub(crate) fn debt(&self) -> Duration {
+        let share = i64::from(self.share.0);
+        Duration::from_nanos((self.credit.min(0) / share).unsigned_abs())
+    }
+
     /// Enough to run once in a [`PERIOD`], as long as the share says.
     fn pulse(&self) -> i64 {
         let share = i64::from(self.share.0);
@@ -113,105 +106,12 @@ fn nanoseconds(time: Duration) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// The accounts of all throttled runners, and where their thread sleeps.
-struct Governor {
-    since: Instant,
-    /// One for each throttled runner that is alive; their number is the caller's to bound.
-    entries: Mutex<Vec<Entry>>,
-    changed: Condvar,
-}
-
-struct Entry {
-    process: Weak<Process>,
-    meter: cpu::Meter,
-    account: Account,
-}
-
-impl Governor {
-    fn start() -> std::io::Result<Arc<Governor>> {
-        let governor = Arc::new(Governor {
-            since: Instant::now(),
-            entries: Mutex::default(),
-            changed: Condvar::new(),
-        });
-        let of_thread = Arc::clone(&governor);
-        let thread = std::thread::Builder::new().name("sandbox-governor".into());
-        thread.spawn(move || of_thread.govern())?;
-        Ok(governor)
-    }
-
-    fn set(&self, process: &Arc<Process>, share: Share) {
-        let mut entries = self.lock();
-        let at = entries.iter().position(|entry| entry.process.as_ptr() == Arc::as_ptr(process));
-        if share == Share::FULL {
-            let entry = at.map(|at| entries.swap_remove(at));
-            drop(entries);
-            if entry.is_some() {
-                process.hold(Hold::Throttled, false);
-            }
-            return;
-        }
-        match at {
-            Some(at) => entries[at].account.share = share,
-            None => entries.push(Entry::new(process, share, self.since.elapsed())),
-        }
-        self.changed.notify_one();
-    }
-
-    fn govern(&self) {
-        let mut entries = self.lock();
-        loop {
-            let mut again_in = None;
-            entries.retain_mut(|entry| {
-                let wait = entry.look(self.since.elapsed());
-                again_in = again_in.into_iter().chain(wait).min();
-                wait.is_some()
-            });
-            entries = match again_in {
-                Some(wait) => {
-                    let woken = self.changed.wait_timeout(entries, wait);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self.changed.wait(entries).unwrap_or_else(PoisonError::into_inner),
-            };
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Entry {
-    fn new(process: &Arc<Process>, share: Share, now: Duration) -> Entry {
-        let meter = cpu::Meter::new(process.pid());
-        let used = used(process, &meter);
-        Entry { process: Arc::downgrade(process), meter, account: Account::new(share, now, used) }
-    }
-
-    /// Books, and stops the child or lets it go on. When to look again; never, if it is gone.
-    fn look(&mut self, now: Duration) -> Option<Duration> {
-        let process = self.process.upgrade()?;
-        let verdict = self.account.look(now, used(&process, &self.meter));
-        match process.try_hold(Hold::Throttled, verdict.held) {
-            Attempt::Done => Some(verdict.again_in),
-            Attempt::Busy => Some(LOOK_MIN),
-            Attempt::Gone => None,
-        }
-    }
-}
-
-/// What a child has used. Where the system does not say, all the time that it was not stopped.
-fn used(process: &Process, meter: &cpu::Meter) -> Duration {
-    meter.total().unwrap_or_else(|| process.awake())
-}
-
 /// How often a busy child is stopped and let go on. Stopping costs microseconds; people and fans
 /// notice nothing shorter than this.
 const PERIOD: Duration = Duration::from_millis(10);
 /// No sooner than this, or a share of 99 % would keep the thread busy.
-const LOOK_MIN: Duration = Duration::from_micros(100);
-/// No later than this while a child may run.
+pub(crate) const LOOK_MIN: Duration = Duration::from_micros(100);
+/// No later than this while a child works.
 const LOOK_MAX: Duration = Duration::from_millis(20);
 /// What an account can hold. The rest of [`Share::BURST`] is what nobody sees: a child that first
 /// idles and then runs between two looks, at worst half of the time under a share of half.

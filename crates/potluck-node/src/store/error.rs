@@ -33,6 +33,15 @@ pub(crate) enum StoreError {
         /// What came of it.
         error: io::Error,
     },
+    /// There is no room for it within the cap on the disk.
+    Full {
+        /// What was to be written.
+        bytes: u64,
+        /// What is used by now.
+        used: u64,
+        /// The cap, without what is set aside for compiled modules.
+        max: u64,
+    },
     /// The database file is damaged, or is none.
     Database(PathBuf, String),
     /// Something is longer than what is kept.
@@ -49,6 +58,18 @@ pub(crate) enum StoreError {
 impl StoreError {
     pub(super) fn disk(verb: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError {
         move |error| StoreError::Disk { verb, path: path.to_owned(), error }
+    }
+
+    /// Whether there was no room, and it may go better when there is.
+    pub(crate) fn is_full(&self) -> bool {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match self {
+            StoreError::Full { .. } => true,
+            StoreError::Disk { error, .. } => {
+                matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+            }
+            StoreError::Database(..) | StoreError::TooLong { .. } => false,
+        }
     }
 }
 
@@ -82,6 +103,11 @@ impl fmt::Display for StoreError {
             StoreError::Disk { verb, path, error } => {
                 write!(f, "cannot {verb} {}: {}", path.display(), plainly(error))
             }
+            StoreError::Full { bytes, used, max } => write!(
+                f,
+                "the disk that is lent is full: {bytes} bytes do not fit beside {used} of {max}; \
+                 raise disk in potluck.toml, or wait until jobs end"
+            ),
             StoreError::Database(path, error) => {
                 write!(f, "cannot use the database {}: {error}", path.display())
             }
@@ -111,5 +137,11 @@ mod tests {
         let error = io::Error::from_raw_os_error(libc::ENOSPC);
         let error = StoreError::disk("write", Path::new("/data/store.redb"))(error);
         assert_eq!(error.to_string(), "cannot write /data/store.redb: no space left on device");
+        let is_full = |code| {
+            let error = io::Error::from_raw_os_error(code);
+            StoreError::disk("write", Path::new("/data"))(error).is_full()
+        };
+        assert!([libc::ENOSPC, libc::EDQUOT, libc::EFBIG].into_iter().all(is_full));
+        assert!(!is_full(libc::EIO));
     }
 }

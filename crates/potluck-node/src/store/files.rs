@@ -1,16 +1,18 @@
 //! Blobs in files, `ab/abcdef…` by their id. A file has its name only once all of it is on disk.
 
+use std::cmp::Reverse;
 use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use potluck_unit::{BlobId, ResultHash};
 
 use super::StoreError;
+use super::quota::{Quota, Room};
 use crate::net::Wanted;
 
 /// The folder of blobs.
@@ -21,11 +23,12 @@ pub(crate) struct Files {
     bytes: AtomicU64,
     /// Held while a file gets or loses its name, so that it is counted once.
     turn: Mutex<()>,
+    quota: Arc<Quota>,
 }
 
 impl Files {
     /// Opens the folder, and clears away what a `kill -9` has left unfinished.
-    pub(crate) fn open(root: PathBuf) -> Result<Files, StoreError> {
+    pub(crate) fn open(root: PathBuf, quota: Arc<Quota>) -> Result<Files, StoreError> {
         let unfinished = root.join(UNFINISHED);
         create_folder(&unfinished).map_err(StoreError::disk("create", &unfinished))?;
         let unread = StoreError::disk("read", &root);
@@ -33,17 +36,22 @@ impl Files {
             let path = entry.map_err(&unread)?.path();
             fs::remove_file(&path).map_err(StoreError::disk("remove", &path))?;
         }
-        let bytes = count(&root).map_err(unread)?;
-        Ok(Files { root, bytes: AtomicU64::new(bytes), turn: Mutex::default() })
+        let bytes = count(&root, &quota).map_err(unread)?;
+        Ok(Files { root, bytes: AtomicU64::new(bytes), turn: Mutex::default(), quota })
     }
 
-    pub(crate) fn put(&self, bytes: &[u8]) -> Result<BlobId, StoreError> {
+    /// Keeps a blob, in `room` if that is enough.
+    pub(crate) fn put(&self, bytes: &[u8], room: Option<Room>) -> Result<BlobId, StoreError> {
         let id = BlobId::of(bytes);
         let path = self.path(&id);
         let length = bytes.len() as u64;
         if fs::metadata(&path).is_ok_and(|file| file.len() == length) {
             return Ok(id);
         }
+        let room = match room.filter(|room| room.fits(length)) {
+            Some(room) => room,
+            None => self.quota.reserve(length)?,
+        };
         let mut name = [0; 16];
         getrandom::fill(&mut name)
             .map_err(io::Error::other)
@@ -54,6 +62,7 @@ impl Files {
         if put.is_err() {
             let _ = fs::remove_file(&beside);
         }
+        drop(room);
         put.map_err(StoreError::disk("write", &path))?;
         Ok(id)
     }
@@ -144,6 +153,34 @@ impl Files {
         Ok(removed)
     }
 
+    /// Removes files that `keep` does not want, those written first before others, until `enough`.
+    /// Answers how many.
+    pub(crate) fn sweep_until(
+        &self,
+        keep: impl Fn(&BlobId) -> bool,
+        enough: impl Fn() -> bool,
+    ) -> Result<usize, StoreError> {
+        let mut unwanted = Vec::new();
+        self.each(|id, file| {
+            let written = file.metadata().and_then(|about| about.modified());
+            let age = written.ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
+            if age >= YOUNG && !keep(&id) {
+                unwanted.push((Reverse(age), file.path()));
+            }
+            Ok(())
+        })?;
+        unwanted.sort();
+        let mut removed = 0;
+        for (_, path) in unwanted {
+            if enough() {
+                break;
+            }
+            let gone = self.unname(&path).map_err(StoreError::disk("remove", &path))?;
+            removed += usize::from(gone);
+        }
+        Ok(removed)
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -153,14 +190,19 @@ impl Files {
         let folder = path.parent().unwrap_or(&self.root);
         if !folder.is_dir() {
             create_folder(folder)?;
+            self.quota.add_folder();
             sync_folder(&self.root)?;
         }
         {
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = fs::metadata(path).map_or(0, |file| file.len());
+            let before = fs::metadata(path).map(|file| file.len());
             fs::rename(beside, path)?;
             self.bytes.fetch_add(length, Ordering::Relaxed);
-            self.bytes.fetch_sub(before, Ordering::Relaxed);
+            self.quota.add_file(length);
+            if let Ok(before) = before {
+                self.bytes.fetch_sub(before, Ordering::Relaxed);
+                self.quota.drop_file(before);
+            }
         }
         sync_folder(folder)
     }
@@ -172,6 +214,7 @@ impl Files {
         match fs::remove_file(path) {
             Ok(()) => {
                 self.bytes.fetch_sub(length, Ordering::Relaxed);
+                self.quota.drop_file(length);
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -214,18 +257,23 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 /// The lengths of all files two levels down.
-fn count(root: &Path) -> io::Result<u64> {
+fn count(root: &Path, quota: &Quota) -> io::Result<u64> {
     let mut bytes = 0;
     for folder in fs::read_dir(root)? {
         let folder = folder?;
         if folder.file_type()?.is_dir() {
             for file in fs::read_dir(folder.path())? {
-                bytes += file?.metadata()?.len();
+                let length = file?.metadata()?.len();
+                quota.add_file(length);
+                bytes += length;
             }
         }
     }
     Ok(bytes)
 }
 
+/// Files younger than this are left alone even when room is needed: their job may be about to be
+/// posted by the user, or their receipt about to be signed.
+const YOUNG: Duration = Duration::from_secs(60);
 /// Where files are written. Beside the others, so that a rename stays on one disk.
 const UNFINISHED: &str = "unfinished";

@@ -6,6 +6,7 @@
 //! a runtime thread, only [`Store::has`] is cheap enough.
 
 mod error;
+mod quota;
 mod files;
 mod sweep;
 mod key;
@@ -16,7 +17,7 @@ mod tests;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use potluck_unit::{BlobId, Key, ReceiptBatch, RecordId, ResultHash};
@@ -27,6 +28,8 @@ use files::Files;
 #[cfg_attr(not(test), expect(unused_imports, reason = "who reads keys elsewhere comes later"))]
 pub(crate) use key::read_key;
 pub(crate) use key::{KeyError, read_or_create_key};
+use quota::Quota;
+pub(crate) use quota::Room;
 use records::Records;
 pub(crate) use sweep::Needed;
 
@@ -36,8 +39,10 @@ pub(crate) struct Store(Arc<Folder>);
 
 #[derive(Debug)]
 struct Folder {
+    data: PathBuf,
     records: Records,
     files: Files,
+    quota: Arc<Quota>,
     /// Dropped last: nobody else may open the database before it is closed.
     _lock: File,
 }
@@ -80,6 +85,15 @@ pub(crate) enum Change {
     },
 }
 
+/// How the disk stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Disk {
+    /// What everything below the data folder takes, in bytes of whole blocks.
+    pub(crate) used: u64,
+    /// Why nothing more is taken in, as a sentence, if nothing is.
+    pub(crate) full: Option<String>,
+}
+
 /// A note's name and its value.
 pub(crate) type Note = (Vec<u8>, Vec<u8>);
 
@@ -90,6 +104,10 @@ impl Store {
     pub(crate) const NOTE_KEY_BYTES_MAX: usize = 256;
     /// Bytes of a note.
     pub(crate) const NOTE_BYTES_MAX: usize = 64 << 10;
+    /// Bytes of artefacts, however much disk is lent.
+    const ARTEFACTS_MAX_BYTES: u64 = 2 << 30;
+    /// With less room than this for blobs the disk counts as full: a module and some pages of input.
+    const FULL_BELOW_BYTES: u64 = 1 << 20;
 
     /// Opens the data folder, creating what is missing, and reads or creates its key.
     ///
@@ -101,9 +119,51 @@ impl Store {
         DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(unusable)?;
         let lock = lock(data)?;
         let key = read_or_create_key(&data.join("key")).map_err(OpenError::Key)?;
-        let records = Records::open(data)?;
-        let files = Files::open(data.join("blobs")).map_err(OpenError::Store)?;
-        Ok((Store(Arc::new(Folder { records, files, _lock: lock })), key))
+        let quota = Quota::new();
+        let records = Records::open(data, quota.clone())?;
+        let files = Files::open(data.join("blobs"), quota.clone()).map_err(OpenError::Store)?;
+        quota.count_others(data);
+        let data = data.to_owned();
+        Ok((Store(Arc::new(Folder { data, records, files, quota, _lock: lock })), key))
+    }
+
+    /// Keeps everything below the data folder within so many bytes from now on. What is above stays,
+    /// but nothing is added to it. Of it, [`Store::artefacts_part`] is for compiled modules, which
+    /// the sandbox keeps.
+    pub(crate) fn set_disk_max(&self, bytes: u64) {
+        self.0.quota.set_max(bytes - Store::artefacts_part(bytes));
+    }
+
+    /// What artefacts may take of a cap on the disk: a quarter, and no more than a few hundred large
+    /// programs need. A guess.
+    pub(crate) fn artefacts_part(disk_max_bytes: u64) -> u64 {
+        (disk_max_bytes / 4).min(Store::ARTEFACTS_MAX_BYTES)
+    }
+
+    /// How the disk stands. `artefacts` is what compiled modules take.
+    pub(crate) fn disk(&self, artefacts: u64) -> Disk {
+        let quota = &self.0.quota;
+        quota.count_others(&self.0.data);
+        let full = if quota.is_out_of_space() {
+            Some("the disk has no space left".to_owned())
+        } else {
+            quota.reserve(Store::FULL_BELOW_BYTES).err().map(|error| error.to_string())
+        };
+        Disk { used: quota.used() + artefacts, full }
+    }
+
+    /// Holds room on the disk for so many bytes, for as long as the answer is kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] if there is none. Nothing has changed.
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<Room, StoreError> {
+        self.0.quota.reserve(bytes)
+    }
+
+    /// For how many bytes somebody should make room: since the last answer so much was refused.
+    /// Not more than a few times a minute.
+    pub(crate) fn pressed(&self) -> Option<u64> {
+        self.0.quota.pressed()
     }
 
     /// Carries out all changes, in order, or none of them. They are on disk when this returns.
@@ -112,7 +172,9 @@ impl Store {
     /// If something is too long or the disk fails; then nothing has changed, and a later commit may
     /// succeed, as after a full disk.
     pub(crate) fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        self.0.records.commit(changes)
+        let committed = self.0.records.commit(changes);
+        self.0.quota.note(&committed);
+        committed
     }
 
     /// All records, in the order in which they were kept.
@@ -163,9 +225,23 @@ impl Store {
     /// there already.
     ///
     /// # Errors
-    /// If the disk fails; then nothing has changed.
+    /// If the disk fails or is full; then nothing has changed.
     pub(crate) fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, StoreError> {
-        self.0.files.put(bytes)
+        self.put_blob_in(bytes, None)
+    }
+
+    /// The same, in room that was reserved for it.
+    ///
+    /// # Errors
+    /// As for [`Store::put_blob`].
+    pub(crate) fn put_blob_in(
+        &self,
+        bytes: &[u8],
+        room: Option<Room>,
+    ) -> Result<BlobId, StoreError> {
+        let put = self.0.files.put(bytes, room);
+        self.0.quota.note(&put);
+        put
     }
 
     /// What is wanted, if it is here and still what its id says. A damaged file is removed, so that

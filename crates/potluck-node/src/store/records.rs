@@ -1,15 +1,18 @@
 //! The database: records in the order they were kept, small bodies and notes.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use potluck_unit::{ResultHash, Signed};
 use redb::{
-    Builder, Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition,
-    WriteTransaction,
+    Builder, Database, Durability, ReadableDatabase as _, ReadableTable as _, StorageBackend,
+    TableDefinition, WriteTransaction,
 };
 
+use super::quota::Quota;
 use super::{Change, Note, OpenError, Store, StoreError};
 
 /// The open database.
@@ -19,14 +22,18 @@ pub(crate) struct Records {
     /// Gone after a disk error, which the library does not go on after; opened again by the next
     /// who asks.
     database: RwLock<Option<Database>>,
+    quota: Arc<Quota>,
 }
 
 impl Records {
-    pub(crate) fn open(data: &Path) -> Result<Records, OpenError> {
+    pub(crate) fn open(data: &Path, quota: Arc<Quota>) -> Result<Records, OpenError> {
         let path = data.join("store.redb");
         let prepare = || -> Result<(Database, u64), redb::Error> {
-            let database = open(&path)?;
+            let mut database = open(&path, &quota)?;
             let format = stamp(&database)?;
+            if format == FORMAT {
+                compact(&mut database, &path)?;
+            }
             Ok((database, format))
         };
         let (database, format) =
@@ -34,7 +41,7 @@ impl Records {
         if format > FORMAT {
             return Err(OpenError::Newer(data.to_owned(), format));
         }
-        Ok(Records { path, database: RwLock::new(Some(database)) })
+        Ok(Records { path, database: RwLock::new(Some(database)), quota })
     }
 
     pub(crate) fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
@@ -105,6 +112,17 @@ impl Records {
         std::fs::metadata(&self.path).map_or(0, |file| file.len())
     }
 
+    /// Gives back what the database file takes and does not use, if it is worth it.
+    pub(crate) fn compact(&self) -> Result<(), StoreError> {
+        let mut open = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = open.as_mut() else { return Ok(()) };
+        let compacted = compact(database, &self.path);
+        if matches!(compacted, Err(redb::Error::Io(_) | redb::Error::PreviousIo)) {
+            *open = None;
+        }
+        compacted.map_err(|error| plain(&self.path, "write", error))
+    }
+
     /// Does something with the database, opening it again if a disk error has closed it.
     fn with<T>(
         &self,
@@ -133,14 +151,78 @@ impl Records {
     fn reopen(&self) -> Result<(), redb::Error> {
         let mut closed = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if closed.is_none() {
-            *closed = Some(open(&self.path)?);
+            *closed = Some(open(&self.path, &self.quota)?);
         }
         Ok(())
     }
 }
 
-fn open(path: &Path) -> Result<Database, redb::Error> {
-    Ok(Builder::new().set_cache_size(CACHE_BYTES).create(path)?)
+fn open(path: &Path, quota: &Arc<Quota>) -> Result<Database, redb::Error> {
+    let backend = Bounded::open(path, quota.clone())?;
+    Ok(Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
+}
+
+/// Makes the file shorter if more than half of it is free, and it is more than a little.
+fn compact(database: &mut Database, path: &Path) -> Result<(), redb::Error> {
+    let length = std::fs::metadata(path).map_or(0, |file| file.len());
+    if length <= LOOSE_MIN_BYTES {
+        return Ok(());
+    }
+    let transaction = database.begin_write()?;
+    let stats = transaction.stats()?;
+    transaction.abort()?;
+    let taken = stats.allocated_pages().saturating_mul(stats.page_size() as u64);
+    if taken < length / 2 {
+        database.compact()?;
+    }
+    Ok(())
+}
+
+/// The database's file, within what the disk's account allows. Nobody else has it open: the folder
+/// is locked.
+#[derive(Debug)]
+struct Bounded {
+    file: File,
+    quota: Arc<Quota>,
+}
+
+impl Bounded {
+    fn open(path: &Path, quota: Arc<Quota>) -> io::Result<Bounded> {
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        quota.set_database(file.metadata()?.len());
+        Ok(Bounded { file, quota })
+    }
+}
+
+impl StorageBackend for Bounded {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let before = self.file.metadata()?.len();
+        let full =
+            |error: StoreError| io::Error::new(io::ErrorKind::QuotaExceeded, error.to_string());
+        self.quota.grow_database(length).map_err(full)?;
+        let set = self.file.set_len(length);
+        if set.is_err() {
+            self.quota.set_database(before);
+        }
+        set
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, offset)
+    }
 }
 
 /// Reads the format of the database, or makes an empty one this version's.
@@ -240,6 +322,8 @@ const FORMAT: u64 = 1;
 
 /// What the library may keep in memory. Records are read once, at start; bodies now and then.
 const CACHE_BYTES: usize = 16 << 20;
+/// A file no longer than this is not worth making shorter.
+const LOOSE_MIN_BYTES: u64 = 8 << 20;
 
 const FACTS: TableDefinition<&str, u64> = TableDefinition::new("facts");
 /// Records by the order in which they were kept.
@@ -256,15 +340,15 @@ mod tests {
     #[test]
     fn a_folder_of_a_newer_version_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        drop(Records::open(folder.path()).unwrap());
+        drop(Records::open(folder.path(), Quota::new()).unwrap());
         let path = folder.path().join("store.redb");
-        let database = open(&path).unwrap();
+        let database = open(&path, &Quota::new()).unwrap();
         let transaction = database.begin_write().unwrap();
         transaction.open_table(FACTS).unwrap().insert("format", FORMAT + 1).unwrap();
         transaction.commit().unwrap();
         drop(database);
         for _ in 0..2 {
-            let error = Records::open(folder.path()).unwrap_err().to_string();
+            let error = Records::open(folder.path(), Quota::new()).unwrap_err().to_string();
             assert!(error.contains("newer potluck (format 2)"), "{error}");
         }
     }
@@ -272,7 +356,7 @@ mod tests {
     #[test]
     fn the_database_is_opened_again_after_a_disk_error() {
         let folder = tempfile::tempdir().unwrap();
-        let records = Records::open(folder.path()).unwrap();
+        let records = Records::open(folder.path(), Quota::new()).unwrap();
         let note = Change::Note { key: b"a".to_vec(), value: b"b".to_vec() };
         records.commit(std::slice::from_ref(&note)).unwrap();
         let failed = records.with("write", |_| -> Result<(), _> {

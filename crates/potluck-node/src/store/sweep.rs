@@ -39,6 +39,24 @@ impl Store {
             .map(|result| Change::ForgetBody { result })
             .collect();
         self.commit(&gone)?;
-        Ok(gone.len() + self.0.files.sweep(age, |id| needed.has(id))?)
+        let swept = gone.len() + self.0.files.sweep(age, |id| needed.has(id))?;
+        self.0.records.compact()?;
+        Ok(swept)
+    }
+
+    /// Makes room for a file of so many bytes by dropping what is not `needed`, what was written
+    /// first before the rest, and no more than it takes. Whether there is room. Blocks for long on a
+    /// large store.
+    ///
+    /// # Errors
+    /// If the disk fails; then only part of it was dropped.
+    pub(crate) fn make_room(&self, bytes: u64, needed: &Needed) -> Result<bool, StoreError> {
+        let quota = &self.0.quota;
+        quota.count_others(&self.0.data);
+        self.0.files.sweep_until(|id| needed.has(id), || quota.has_room(bytes))?;
+        if !quota.has_room(bytes) {
+            self.0.records.compact()?;
+        }
+        Ok(quota.has_room(bytes))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use potluck_unit::Signed;
@@ -355,4 +355,116 @@ fn a_sweep_drops_what_nobody_names_and_spares_what_is_young() {
     assert!(store.has(&blob(b"module")) && !store.has(&blob(b"forgotten")));
     assert!(bodies.iter().all(|body| store.has(&Wanted::Body(result(body)))));
     assert!(!store.has(&Wanted::Body(result(b"stale"))));
+}
+
+/// What the files and folders below a path take on disk.
+fn du(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let about = std::fs::symlink_metadata(path).unwrap();
+    let below = if about.is_dir() {
+        let entries = std::fs::read_dir(path).unwrap();
+        entries.map(|entry| du(&entry.unwrap().path())).sum()
+    } else {
+        0
+    };
+    about.blocks() * 512 + below
+}
+
+#[test]
+fn the_account_of_the_disk_is_never_below_what_du_says_and_not_far_above() {
+    let place = Place::new();
+    let store = place.open();
+    for n in 0..300_u32 {
+        store.put_blob(&vec![7; n as usize * 37]).unwrap();
+        store.commit(&[keep(n.to_le_bytes()[0], &n.to_le_bytes())]).unwrap();
+    }
+    let check = |store: &Store| {
+        let (used, du) = (store.disk(0).used, du(place.0.path()));
+        assert!(du <= used, "du says {du}, the account {used}");
+        assert!(used <= du + du / 2 + (4 << 20), "du says {du}, the account {used}");
+    };
+    check(&store);
+    assert_eq!(store.sweep(&Needed::default(), Duration::ZERO).unwrap(), 300);
+    check(&store);
+    drop(store);
+    check(&place.open());
+}
+
+#[test]
+fn a_full_disk_refuses_before_it_writes_and_takes_again_when_there_is_room() {
+    let place = Place::new();
+    let store = place.open();
+    store.set_disk_max(24 << 20);
+    let megabyte = |n: u8| vec![n; 1 << 20];
+    let mut kept = 0_u8;
+    let refused = loop {
+        match store.put_blob(&megabyte(kept)) {
+            Ok(_) => kept += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, StoreError::Full { bytes: 1_048_576, .. }), "{refused}");
+    assert!(refused.to_string().contains("raise disk in potluck.toml"), "{refused}");
+    assert!(kept >= 8 && du(place.0.path()) <= 24 << 20);
+    assert!(store.disk(0).full.is_some() && store.pressed().is_some());
+    // What is acknowledged goes into the database, which has room of its own.
+    store.commit(&[keep(1, &[7; 60_000]), note("a", "b")]).unwrap();
+    // What is young stays; what is older and not needed goes, and no more than it takes.
+    let needed = Needed { blobs: [BlobId::of(&megabyte(0))].into(), ..Needed::default() };
+    assert!(!store.make_room(2 << 20, &needed).unwrap());
+    for n in 0..kept {
+        let at = std::time::SystemTime::now() - Duration::from_secs(1000 - u64::from(n));
+        let file = std::fs::File::options().write(true).open(file_of(&place, &megabyte(n)));
+        file.unwrap().set_modified(at).unwrap();
+    }
+    assert!(store.make_room(2 << 20, &needed).unwrap());
+    let left: Vec<u8> = (0..kept).filter(|n| store.has(&blob(&megabyte(*n)))).collect();
+    assert!(left.contains(&0) && !left.contains(&1) && left.contains(&(kept - 1)), "{left:?}");
+    store.put_blob(&vec![99; 2 << 20]).unwrap();
+    drop(store);
+    assert_eq!(place.open().records().unwrap().len(), 1);
+}
+
+#[test]
+fn a_database_that_may_not_grow_keeps_what_it_has_and_goes_on_when_it_may() {
+    let place = Place::new();
+    let store = place.open();
+    store.commit(&[note("first", "kept")]).unwrap();
+    store.set_disk_max(16 << 20);
+    let large = |n: u64| {
+        let id = RecordId(*blake3::hash(&n.to_le_bytes()).as_bytes());
+        Change::Keep { id, bytes: vec![7; 60_000].into() }
+    };
+    let mut kept = 0;
+    let error = loop {
+        match store.commit(&[large(kept)]) {
+            Ok(()) => kept += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is_full() && kept > 10, "{error}");
+    assert!(du(place.0.path()) <= 16 << 20);
+    assert_eq!(store.records().unwrap().len() as u64, kept);
+    assert_eq!(store.notes().unwrap().len(), 1);
+    store.set_disk_max(64 << 20);
+    store.commit(&[large(kept)]).unwrap();
+    assert_eq!(store.records().unwrap().len() as u64, kept + 1);
+}
+
+#[test]
+fn a_database_that_has_emptied_gives_its_file_back() {
+    let place = Place::new();
+    let store = place.open();
+    let id = |n: u32| RecordId(*blake3::hash(&n.to_le_bytes()).as_bytes());
+    for turn in 0..20 {
+        let keep = |n: u32| Change::Keep { id: id(turn * 20 + n), bytes: vec![7; 60_000].into() };
+        store.commit(&(0..20).map(keep).collect::<Vec<_>>()).unwrap();
+    }
+    let full = store.0.records.bytes();
+    let gone: Vec<_> = (1..400).map(|n| Change::Forget { id: id(n) }).collect();
+    store.commit(&gone).unwrap();
+    store.sweep(&Needed::default(), Duration::ZERO).unwrap();
+    let after = store.0.records.bytes();
+    assert!(full > 24 << 20 && after <= full / 2, "{after} of {full} bytes are left");
+    assert_eq!(store.records().unwrap().len(), 1);
 }

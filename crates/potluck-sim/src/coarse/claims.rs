@@ -305,8 +305,8 @@ mod tests {
     fn what_happens_so_often_on_average_does() {
         let mut chance = Chance::of_seed(3);
         for mean in [0.2, 4.0, 40.0] {
-            let sum: u32 = (0..20_000).map(|_| poisson(&mut chance, mean)).sum();
-            let found = f64::from(sum) / 20_000.0;
+            let sum: u32 = (0..200_000).map(|_| poisson(&mut chance, mean)).sum();
+            let found = f64::from(sum) / 200_000.0;
             assert!((found / mean - 1.0).abs() < 0.03, "{found} instead of {mean}");
         }
     }
