@@ -22,5 +22,6 @@ mod programs;
 mod service;
 mod jobs;
 mod network;
+mod bandwidth;
 mod thirdparty;
 mod tidy;

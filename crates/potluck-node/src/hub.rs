@@ -20,6 +20,7 @@ use crate::net::{Net, NetEvent, Wanted};
 use crate::notes;
 use crate::slots::{Assignment, Slots};
 use crate::store::{Change, Needed, Store};
+use crate::traffic::Traffic;
 
 /// Things handled in one turn: bounds how long a record waits for its transaction.
 const TURN_MAX: usize = 256;
@@ -47,6 +48,7 @@ pub(crate) struct Hub {
     peer: Peer,
     store: Store,
     net: Net,
+    traffic: Traffic,
     slots: Option<Slots>,
     /// For handing to fetches.
     inputs: mpsc::Sender<Input>,
@@ -77,6 +79,7 @@ pub(crate) struct Parts {
     pub(crate) peer: Peer,
     pub(crate) store: Store,
     pub(crate) net: Net,
+    pub(crate) traffic: Traffic,
     pub(crate) slots: Slots,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) news: broadcast::Sender<JobId>,
@@ -90,6 +93,7 @@ impl Hub {
             peer: parts.peer,
             store: parts.store,
             net: parts.net,
+            traffic: parts.traffic,
             slots: Some(parts.slots),
             inputs: parts.inputs,
             news: parts.news,
@@ -184,6 +188,7 @@ impl Hub {
             warn!("the slots did not close: {error}");
         }
         self.net.close().await;
+        self.traffic.close().await;
     }
 
     fn sleep_until_alarm(&self) -> impl Future<Output = ()> + use<> {

@@ -14,6 +14,7 @@ mod node;
 mod hub;
 mod net;
 mod store;
+mod traffic;
 mod notes;
 mod fetch;
 mod slots;

@@ -19,10 +19,11 @@ use tracing::{info, warn};
 use crate::config::{Config, Require};
 use crate::control::{self, Control};
 use crate::hub::{Hub, Input, JoinState, Parts, clock, replay};
-use crate::net::{BindError, BlobSource, Grid, Net};
+use crate::net::{BindError, BlobSource, Grid, Net, Rates};
 use crate::options::Options;
 use crate::slots::{Equipment, Slots};
 use crate::store::{OpenError, Store};
+use crate::traffic::Traffic;
 use crate::{AGENT, SANDBOX_VERB};
 
 /// Things waiting for the loop, from the network and from inside.
@@ -103,6 +104,10 @@ impl Node {
             let kind = if in_use { StartErrorKind::InUse } else { StartErrorKind::Other };
             StartError::new(kind, error)
         })?;
+        net.set_rates(rates_of_environment().map_err(other)?);
+        let (meter, kept) = (net.meter().clone(), store.clone());
+        let traffic = tokio::task::block_in_place(|| Traffic::open(kept, meter, clock()));
+        let traffic = traffic.map_err(other)?;
         let (inputs, input_events) = mpsc::channel(QUEUE_MAX);
         let (news, _) = broadcast::channel::<JobId>(NEWS_MAX);
         let (stop_sender, stop) = watch::channel(false);
@@ -126,8 +131,9 @@ impl Node {
         let slots = Slots::start(resolved.slots.max(1), &equipment)
             .map_err(|error| other(format!("cannot start threads for the slots: {error}")))?;
         let listen = net.local_address();
+        let (inputs_too, news_too) = (inputs.clone(), news.clone());
         let parts =
-            Parts { peer, store, net, slots, inputs: inputs.clone(), news: news.clone(), joins };
+            Parts { peer, store, net, traffic, slots, inputs: inputs_too, news: news_too, joins };
         let hub = tokio::spawn(Hub::new(parts, now).run(net_events, input_events));
         let socket = control_socket(&options.data);
         let manner = control::Manner { slots: resolved.slots, open: resolved.open };
@@ -175,6 +181,21 @@ fn open(data: &Path) -> Result<(Store, Key), StartError> {
         let in_use = matches!(error, OpenError::InUse(..));
         let kind = if in_use { StartErrorKind::InUse } else { StartErrorKind::Other };
         StartError::new(kind, error)
+    })
+}
+
+/// The caps on what leaves and arrives, such as `POTLUCK_BUDGET_UPLOAD=100KiB/s`; none by default.
+fn rates_of_environment() -> Result<Rates, String> {
+    let rate = |name: &str| {
+        let Ok(text) = std::env::var(name) else { return Ok(None) };
+        let kib = text.strip_suffix("KiB/s").and_then(|kib| kib.parse::<u64>().ok());
+        let rate = kib.and_then(|kib| kib.checked_mul(1024)).filter(|rate| *rate > 0);
+        let wrong = format!("{name} is `{text}`, which is no rate; write it as 100KiB/s");
+        rate.map(Some).ok_or(wrong)
+    };
+    Ok(Rates {
+        upload_per_s: rate("POTLUCK_BUDGET_UPLOAD")?,
+        download_per_s: rate("POTLUCK_BUDGET_DOWNLOAD")?,
     })
 }
 

@@ -59,6 +59,8 @@ mod tests {
             connected: true,
             seen_at: None,
             rtt_ms: None,
+            bytes_sent: None,
+            bytes_received: None,
             slots: 2,
             agent: String::new(),
             convicted,

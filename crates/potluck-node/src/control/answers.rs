@@ -47,6 +47,8 @@ pub(super) fn peers(hub: &Hub) -> Vec<PeerInfo> {
             connected: status.connected,
             seen_at: neighbour.map(|neighbour| neighbour.address),
             rtt_ms: neighbour.map(|neighbour| neighbour.rtt.as_secs_f64() * 1000.0),
+            bytes_sent: neighbour.map(|neighbour| neighbour.moved.sent),
+            bytes_received: neighbour.map(|neighbour| neighbour.moved.received),
             slots: status.slots,
             agent: status.agent,
             convicted: status.convicted,

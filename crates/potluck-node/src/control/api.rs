@@ -95,6 +95,10 @@ pub struct PeerInfo {
     pub seen_at: Option<SocketAddr>,
     /// The round trip to a neighbour, in milliseconds.
     pub rtt_ms: Option<f64>,
+    /// Bytes sent to it over the connection that is there now, headers included.
+    pub bytes_sent: Option<u64>,
+    /// Bytes received from it, likewise.
+    pub bytes_received: Option<u64>,
     /// How many slots it says it lends.
     pub slots: u16,
     /// Its software.

@@ -13,6 +13,10 @@ use super::{Shared, blobs, code, link, tls};
 /// Takes inbound connections until the endpoint is closed.
 pub(crate) async fn accept(shared: Arc<Shared>) {
     while let Some(incoming) = shared.endpoint.accept().await {
+        if shared.shut().is_some() {
+            incoming.ignore();
+            continue;
+        }
         let address = incoming.remote_address();
         let proven = incoming.remote_address_validated();
         let door = shared.links().door(address, proven, &shared.limits);
@@ -63,7 +67,7 @@ async fn serve(shared: &Arc<Shared>, connection: &Connection) {
     };
     tokio::select! {
         () = neighbour => {}
-        never = blobs::answer(shared, connection, &activity) => match never {},
+        never = blobs::answer(shared, peer, connection, &activity) => match never {},
     }
 }
 

@@ -1,7 +1,9 @@
 //! Blobs by request: one bidirectional stream each, checked against the id while it is read.
 //!
 //! A request is a tag (1: blob, 2: body) and the id's bytes. The answer is a status (0: here it
-//! comes, 1: not here, 2: busy) and after 0 a `u64 length (LE) ‖ bytes`.
+//! comes, 1: not here, 2: busy) and after 0 a `u64 length (LE) ‖ bytes`. Who asks under a cap on what
+//! may arrive goes on with grants, each a `u32 (LE)`: so many bytes more may come. When the request
+//! ends, so does the need for grants; most end after the id.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -10,11 +12,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use potluck_unit::{BlobId, PeerId, ResultHash};
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, ReadExactError, RecvStream, SendStream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::links::Activity;
+use super::pace::{Asked, Pace};
 use super::{NetLimits, Shared, Source, Wanted, code, dial, limits, reason};
 
 /// No source had it. Nothing has changed.
@@ -127,15 +130,46 @@ async fn request(
     bytes_max: u64,
 ) -> Result<Vec<u8>, FetchFault> {
     connection.set_receive_window(limits::FETCH_WINDOW_BYTES.into());
-    let silent = || FetchFault::Broken("it fell silent".to_owned());
-    // The other side may wait for its turn before its first byte.
-    let patience = shared.limits.progress_timeout + shared.limits.turn_timeout;
-    let (length, mut inbox) =
-        timeout(patience, begin(connection, wanted)).await.map_err(|_elapsed| silent())??;
-    if length > bytes_max {
-        return Err(FetchFault::TooLong { bytes: length, bytes_max });
+    let mut place = None;
+    let answer = loop {
+        // The other side may wait for its turn before its first byte.
+        let patience = shared.limits.progress_timeout + shared.limits.turn_timeout;
+        let begun = timeout(patience, begin(shared, connection, wanted)).await;
+        let answer = begun.map_err(|_elapsed| silent())??;
+        if answer.length > bytes_max {
+            return Err(FetchFault::TooLong { bytes: answer.length, bytes_max });
+        }
+        if answer.length <= Pace::SMALL_BYTES_MAX || place.is_some() {
+            break answer;
+        }
+        place = shared.pace.try_fetch();
+        if place.is_some() {
+            break answer;
+        }
+        // Nobody waits for as long as others may take: let go, and ask again when there is room.
+        drop(answer);
+        place = Some(shared.pace.fetch().await);
+    };
+    let Answer { length, outbox, mut inbox } = answer;
+    let asked = shared.pace.asked();
+    tokio::select! {
+        read = read_blob_bytes(shared, &asked, &mut inbox, length) => {
+            let (id, bytes) = read?;
+            if wanted.is(&id) { Ok(bytes) } else { Err(FetchFault::WrongBytes) }
+        }
+        never = ask_on(shared, &asked, outbox, length) => match never {},
     }
-    let whole = Instant::now() + shared.limits.transfer_timeout(length);
+}
+
+/// Reads the bytes of a blob, and what their id is.
+async fn read_blob_bytes(
+    shared: &Shared,
+    asked: &Asked<'_>,
+    inbox: &mut RecvStream,
+    length: u64,
+) -> Result<(BlobId, Vec<u8>), FetchFault> {
+    let whole = shared.limits.transfer_timeout(length, shared.meter.download_rate());
+    let whole = Instant::now() + whole;
     let length = usize::try_from(length).map_err(|_| silent())?;
     let mut hasher = blake3::Hasher::new();
     let mut bytes = Vec::new();
@@ -148,16 +182,60 @@ async fn request(
             Ok(None) => return Err(FetchFault::Broken("it ended its stream".to_owned())),
             Err(error) => return Err(FetchFault::Broken(reason::of_read(&error))),
         };
+        asked.came(chunk.len() as u64);
         shared.counters.blob_bytes_received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         hasher.update(&chunk);
         bytes.extend_from_slice(&chunk);
     }
-    let id = BlobId(*hasher.finalize().as_bytes());
-    if wanted.is(&id) { Ok(bytes) } else { Err(FetchFault::WrongBytes) }
+    Ok((BlobId(*hasher.finalize().as_bytes()), bytes))
+}
+
+/// Grants the other side its bytes as the cap on what arrives allows. Once there is no cap, ends the
+/// request and waits for ever.
+async fn ask_on(
+    shared: &Shared,
+    asked: &Asked<'_>,
+    outbox: Option<SendStream>,
+    length: u64,
+) -> Infallible {
+    if let Some(mut outbox) = outbox {
+        let mut left = length;
+        while left > 0 {
+            asked.below(shared.pace.asked_max()).await;
+            let Some(bytes) = shared.pace.ask_for(left.min(u32::MAX.into())).await else { break };
+            asked.add(bytes);
+            left -= bytes;
+            let grant = u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes();
+            if outbox.write_all(&grant).await.is_err() {
+                // It does not read grants, or the connection is lost, which the reader notices.
+                break;
+            }
+        }
+        let _ = outbox.finish();
+        std::future::pending::<()>().await;
+    }
+    std::future::pending().await
+}
+
+fn silent() -> FetchFault {
+    FetchFault::Broken("it fell silent".to_owned())
+}
+
+/// How an answer begins.
+struct Answer {
+    /// Bytes that follow.
+    length: u64,
+    /// Where grants go, if there is a cap.
+    outbox: Option<SendStream>,
+    inbox: RecvStream,
 }
 
 /// Sends a request and reads the answer's head: how many bytes follow.
-async fn begin(connection: &Connection, wanted: Wanted) -> Result<(u64, RecvStream), FetchFault> {
+async fn begin(
+    shared: &Shared,
+    connection: &Connection,
+    wanted: Wanted,
+) -> Result<Answer, FetchFault> {
     let broken = |reason: String| FetchFault::Broken(reason);
     let opened = connection.open_bi().await;
     let (mut outbox, mut inbox) = opened.map_err(|error| broken(reason::of_connection(&error)))?;
@@ -167,7 +245,12 @@ async fn begin(connection: &Connection, wanted: Wanted) -> Result<(u64, RecvStre
     };
     let asked = outbox.write_all(&[&[tag], id].concat()).await;
     asked.map_err(|error| broken(reason::of_write(&error)))?;
-    let _ = outbox.finish();
+    let capped = shared.meter.download_capped();
+    if capped {
+        let _ = outbox.set_priority(1);
+    } else {
+        let _ = outbox.finish();
+    }
     let mut status = [0];
     let read = inbox.read_exact(&mut status).await;
     read.map_err(|error| broken(reason::of_read_exact(&error)))?;
@@ -180,7 +263,8 @@ async fn begin(connection: &Connection, wanted: Wanted) -> Result<(u64, RecvStre
     let mut length = [0; 8];
     let read = inbox.read_exact(&mut length).await;
     read.map_err(|error| broken(reason::of_read_exact(&error)))?;
-    Ok((u64::from_le_bytes(length), inbox))
+    let outbox = capped.then_some(outbox);
+    Ok(Answer { length: u64::from_le_bytes(length), outbox, inbox })
 }
 
 /// What bounds all answers of a node together.
@@ -201,6 +285,7 @@ impl Answers {
 /// whoever runs it has its own way to notice, and drops it.
 pub(crate) async fn answer(
     shared: &Arc<Shared>,
+    peer: PeerId,
     connection: &Connection,
     activity: &Arc<Activity>,
 ) -> Infallible {
@@ -209,7 +294,7 @@ pub(crate) async fn answer(
         let (shared, places, busy) = (shared.clone(), places.clone(), activity.begin());
         // No more of these than the streams that the other side may open.
         tokio::spawn(async move {
-            let answered = answer_one(&shared, &places, outbox, inbox).await;
+            let answered = answer_one(&shared, peer, &places, outbox, inbox).await;
             if let Err(reason) = answered {
                 tracing::debug!(reason, "a request was not answered");
             }
@@ -221,6 +306,7 @@ pub(crate) async fn answer(
 
 async fn answer_one(
     shared: &Arc<Shared>,
+    peer: PeerId,
     places: &Semaphore,
     mut outbox: SendStream,
     mut inbox: RecvStream,
@@ -230,21 +316,28 @@ async fn answer_one(
     let turn = Instant::now() + shared.limits.turn_timeout;
     let found = timeout_at(turn, async {
         let place = places.acquire().await.ok();
-        (place, read_blob(shared, wanted).await)
+        let blob = read_blob(shared, wanted).await;
+        let bytes = blob.as_ref().map_or(0, |(bytes, _weight)| bytes.len() as u64);
+        let large = bytes > Pace::SMALL_BYTES_MAX;
+        let entered = if large { Some(shared.pace.answer().await) } else { None };
+        (blob, place, entered)
     });
     let found = found.await;
     let length = match &found {
-        Ok((_, Some((bytes, _weight)))) => bytes.len() as u64,
-        Ok((_, None)) | Err(_) => 0,
+        Ok((Some((bytes, _weight)), ..)) => bytes.len() as u64,
+        Ok((None, ..)) | Err(_) => 0,
     };
     let sending = async {
         match &found {
-            Ok((_place, Some((bytes, _weight)))) => send_blob(shared, &mut outbox, bytes).await,
-            Ok((_place, None)) => say(&mut outbox, &[MISSING]).await,
+            Ok((Some((bytes, _weight)), ..)) => {
+                send_blob(shared, &peer, (&mut outbox, &mut inbox), bytes).await
+            }
+            Ok((None, ..)) => say(&mut outbox, &[MISSING]).await,
             Err(_elapsed) => say(&mut outbox, &[BUSY]).await,
         }
     };
-    let sent = timeout(shared.limits.transfer_timeout(length), sending).await;
+    let most = shared.limits.transfer_timeout(length, shared.meter.upload_rate());
+    let sent = timeout(most, sending).await;
     sent.map_err(|_elapsed| "it reads too slowly".to_owned())?
 }
 
@@ -259,20 +352,43 @@ async fn read_blob(shared: &Arc<Shared>, wanted: Wanted) -> Option<(Vec<u8>, Sem
     Some((bytes, permit))
 }
 
-async fn send_blob(shared: &Shared, outbox: &mut SendStream, bytes: &[u8]) -> Result<(), String> {
+async fn send_blob(
+    shared: &Shared,
+    peer: &PeerId,
+    (outbox, inbox): (&mut SendStream, &mut RecvStream),
+    bytes: &[u8],
+) -> Result<(), String> {
     let silent = |_elapsed| "it has stopped reading".to_owned();
     let pause: Duration = shared.limits.progress_timeout;
     let head = [&[HERE], (bytes.len() as u64).to_le_bytes().as_slice()].concat();
     let sent = timeout(pause, outbox.write_all(&head)).await.map_err(silent)?;
     sent.map_err(|error| reason::of_write(&error))?;
-    let mut at = 0;
+    let (mut at, mut granted) = (0, 0_usize);
     while at < bytes.len() {
-        let written = timeout(pause, outbox.write(&bytes[at..])).await.map_err(silent)?;
-        let written = written.map_err(|error| reason::of_write(&error))?;
-        shared.counters.blob_bytes_sent.fetch_add(written as u64, Ordering::Relaxed);
-        at += written;
+        if at == granted {
+            let more = timeout(pause, read_grant(inbox)).await.map_err(silent)??;
+            granted = granted.saturating_add(more).min(bytes.len());
+            continue;
+        }
+        let until = at + shared.pace.hand_over(peer, granted - at).await;
+        while at < until {
+            let written = timeout(pause, outbox.write(&bytes[at..until])).await.map_err(silent)?;
+            let written = written.map_err(|error| reason::of_write(&error))?;
+            shared.counters.blob_bytes_sent.fetch_add(written as u64, Ordering::Relaxed);
+            at += written;
+        }
     }
     say(outbox, &[]).await
+}
+
+/// How many bytes more the other side will take: all of them, when it has ended its request.
+async fn read_grant(inbox: &mut RecvStream) -> Result<usize, String> {
+    let mut grant = [0; 4];
+    match inbox.read_exact(&mut grant).await {
+        Ok(()) => Ok(u32::from_le_bytes(grant) as usize),
+        Err(ReadExactError::FinishedEarly(_)) => Ok(usize::MAX),
+        Err(error) => Err(reason::of_read_exact(&error)),
+    }
 }
 
 /// Writes the last bytes and waits until all have arrived: only then may the connection be idle.

@@ -122,7 +122,7 @@ async fn serve(shared: &Arc<Shared>, asked: Asked) -> Result<(), End> {
     let Asked { peer, connection, outbox, inbox, _asking, _tracked } = asked;
     let ran = tokio::select! {
         ran = link::run(shared, peer, &connection, Some(outbox), inbox) => ran,
-        never = blobs::answer(shared, &connection, &activity) => match never {},
+        never = blobs::answer(shared, peer, &connection, &activity) => match never {},
     };
     ran.map_err(|_duplicate| End::Duplicate(peer))
 }
@@ -200,6 +200,9 @@ async fn connect(
 ) -> Result<(Connection, PeerId), String> {
     if expect == Some(shared.me) {
         return Err(OWN_ADDRESS.to_owned());
+    }
+    if let Some(why) = &*shared.shut() {
+        return Err(format!("this node does not use the network now: {why}"));
     }
     let seen = Arc::new(OnceLock::new());
     let client = shared.identity.client(expect, seen.clone()).map_err(|error| error.to_string())?;

@@ -81,9 +81,11 @@ impl Default for NetLimits {
 }
 
 impl NetLimits {
-    /// How long a transfer of this many bytes may take in all.
-    pub(crate) fn transfer_timeout(&self, bytes: u64) -> Duration {
-        self.progress_timeout * 3 + Duration::from_secs(bytes / self.bytes_per_s_min.max(1))
+    /// How long a transfer of this many bytes may take in all, where `rate` is this node's own cap:
+    /// who is slow because of it must not be blamed.
+    pub(crate) fn transfer_timeout(&self, bytes: u64, rate: Option<u64>) -> Duration {
+        let slowest = rate.map_or(self.bytes_per_s_min, |rate| self.bytes_per_s_min.min(rate / 2));
+        self.progress_timeout * 3 + Duration::from_secs(bytes / slowest.max(1))
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) async fn run(
 /// Opens the stream that makes this connection a neighbour's.
 pub(crate) async fn open(connection: &Connection) -> Result<SendStream, String> {
     let mut stream = connection.open_uni().await.map_err(|error| reason::of_connection(&error))?;
+    // Before blobs, which are on streams of priority 0.
+    let _ = stream.set_priority(1);
     stream.write_all(&[GOSSIP]).await.map_err(|error| reason::of_write(&error))?;
     Ok(stream)
 }

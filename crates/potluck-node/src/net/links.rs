@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use potluck_unit::PeerId;
-use quinn::Connection;
+use quinn::{Connection, VarInt};
 use tokio::sync::mpsc;
 
 use super::limits::NetLimits;
@@ -26,7 +26,7 @@ pub(crate) struct Links {
     asked: BTreeMap<PeerId, Connection>,
     /// Connections that this side dialled for blobs only.
     blobs: BTreeMap<PeerId, BlobLink>,
-    /// Every open connection by its stable id, to count what goes over the wire.
+    /// Every open connection by its stable id.
     open: BTreeMap<usize, Connection>,
     inbound: usize,
     handshakes: usize,
@@ -228,7 +228,7 @@ impl Links {
         }
     }
 
-    /// Counts what a connection sends and receives until [`Links::untrack`].
+    /// A connection is open until [`Links::untrack`].
     pub(crate) fn track(&mut self, connection: &Connection) {
         self.open.insert(connection.stable_id(), connection.clone());
     }
@@ -238,11 +238,9 @@ impl Links {
         self.open.remove(&connection.stable_id());
     }
 
-    /// Bytes that the open connections have sent and received, as UDP payload.
-    pub(crate) fn wire_bytes(&self) -> (u64, u64) {
-        self.open.values().map(Connection::stats).fold((0, 0), |(sent, received), stats| {
-            (sent + stats.udp_tx.bytes, received + stats.udp_rx.bytes)
-        })
+    /// Closes every connection.
+    pub(crate) fn hang_up(&self, code: VarInt, reason: &[u8]) {
+        self.open.values().for_each(|connection| connection.close(code, reason));
     }
 
     /// Lets nobody in any more and takes all neighbours: their queues end with this.

@@ -7,11 +7,15 @@
 
 mod accept;
 mod blobs;
+mod bucket;
 mod dial;
 mod limits;
 mod link;
 mod links;
+mod meter;
+mod pace;
 mod reason;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -24,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use potluck_unit::{BlobId, Key, Message, PeerId, ResultHash};
-use quinn::{Connection, Endpoint, TokioRuntime};
+use quinn::{Connection, Endpoint, Runtime as _, TokioRuntime};
 use tokio::sync::{Semaphore, mpsc};
 
 pub(crate) use blobs::FetchError;
@@ -32,6 +36,7 @@ pub(crate) use blobs::FetchError;
 pub(crate) use blobs::FetchFault;
 pub(crate) use limits::NetLimits;
 use links::{Duplicate, Link, Links};
+pub(crate) use meter::{Meter, Moved, Rates};
 pub(crate) use tls::Grid;
 
 /// A node's place in the network. Clones are the same place; when the last is dropped without
@@ -166,9 +171,9 @@ pub(crate) struct NetStats {
     pub(crate) blob_bytes_sent: u64,
     /// Bytes of blobs fetched, useful or not.
     pub(crate) blob_bytes_received: u64,
-    /// Bytes of UDP payload sent on connections past and present, without refused handshakes.
+    /// Bytes that left by the socket, as an interface counts them: every datagram with its headers.
     pub(crate) wire_bytes_sent: u64,
-    /// Bytes of UDP payload received, likewise.
+    /// Bytes that arrived at the socket, likewise, wanted or not.
     pub(crate) wire_bytes_received: u64,
     /// Inbound connections that were turned away.
     pub(crate) refused: u64,
@@ -187,6 +192,8 @@ pub(crate) struct NeighbourStats {
     pub(crate) rtt: Duration,
     /// How long it has been connected.
     pub(crate) age: Duration,
+    /// What has moved over this connection, headers included.
+    pub(crate) moved: Moved,
 }
 
 impl Net {
@@ -218,8 +225,11 @@ impl Net {
         let socket = UdpSocket::bind(listen).map_err(refused)?;
         let identity = tls::Identity::of(key, grid);
         let server = identity.server().map_err(BindError::Identity)?;
-        let runtime = Arc::new(TokioRuntime);
-        let endpoint = Endpoint::new(identity.endpoint(), Some(server), socket, runtime);
+        let meter = Arc::new(Meter::default());
+        let socket = TokioRuntime.wrap_udp_socket(socket).map_err(refused)?;
+        let socket = Arc::new(socket::Metered::new(socket, meter.clone()));
+        let (config, runtime) = (identity.endpoint(), Arc::new(TokioRuntime));
+        let endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime);
         let endpoint = endpoint.map_err(refused)?;
         let local = plain(endpoint.local_addr().map_err(refused)?);
         let shared = Arc::new(Shared {
@@ -235,6 +245,9 @@ impl Net {
             counters: Counters::default(),
             dials: Semaphore::new(limits.dials_max),
             answers: blobs::Answers::new(&limits),
+            pace: pace::Pace::new(meter.clone(), limits.bytes_per_s_min),
+            meter,
+            shut: Mutex::default(),
             limits,
         });
         tokio::spawn(accept::accept(shared.clone()));
@@ -290,7 +303,7 @@ impl Net {
     pub(crate) fn stats(&self) -> NetStats {
         let shared = &self.0.0;
         let links = shared.links();
-        let (wire_sent, wire_received) = links.wire_bytes();
+        let moved = shared.meter.moved();
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &shared.counters;
         NetStats {
@@ -301,14 +314,48 @@ impl Net {
             frames_dropped: of(&counters.frames_dropped),
             blob_bytes_sent: of(&counters.blob_bytes_sent),
             blob_bytes_received: of(&counters.blob_bytes_received),
-            wire_bytes_sent: of(&counters.wire_bytes_sent) + wire_sent,
-            wire_bytes_received: of(&counters.wire_bytes_received) + wire_received,
+            wire_bytes_sent: moved.sent,
+            wire_bytes_received: moved.received,
             refused: of(&counters.refused),
             neighbours: links
                 .neighbours()
                 .map(|(peer, link)| (*peer, NeighbourStats::of(link)))
                 .collect(),
         }
+    }
+
+    /// Other caps from now on. Connections stay.
+    pub(crate) fn set_rates(&self, rates: Rates) {
+        self.0.0.meter.set_rates(rates, socket::now());
+    }
+
+    /// Stops using the network, or uses it again. `why` is what neighbours are told, such as `its
+    /// traffic quota is used up`; none opens. After the goodbyes, nothing leaves, dials and fetches
+    /// fail, and whoever calls gets no answer. What arrives all the same is counted and thrown away.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the budget, which decides this, comes later")
+    )]
+    pub(crate) fn set_shut(&self, why: Option<&str>) {
+        let shared = &self.0.0;
+        let was = std::mem::replace(&mut *shared.shut(), why.map(str::to_owned));
+        match (was, why) {
+            (None, Some(why)) => {
+                shared.links().hang_up(code::SHUT, why.as_bytes());
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(shared.limits.flush_timeout).await;
+                    shared.meter.set_shut(shared.shut().is_some());
+                });
+            }
+            (Some(_), None) => shared.meter.set_shut(false),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+    }
+
+    /// The meter of the socket.
+    pub(crate) fn meter(&self) -> &Arc<Meter> {
+        &self.0.0.meter
     }
 
     /// Sends what is queued, for half a second at most, tells everybody and closes the socket.
@@ -336,7 +383,17 @@ impl NeighbourStats {
             outbound: link.outbound,
             rtt: link.connection.rtt(),
             age: link.since.elapsed(),
+            moved: moved_over(&link.connection),
         }
+    }
+}
+
+/// What has moved over a connection, headers included.
+fn moved_over(connection: &Connection) -> Moved {
+    let (stats, header) = (connection.stats(), meter::header_bytes(connection.remote_address()));
+    Moved {
+        sent: stats.udp_tx.bytes + stats.udp_tx.datagrams * header,
+        received: stats.udp_rx.bytes + stats.udp_rx.datagrams * header,
     }
 }
 
@@ -366,6 +423,10 @@ struct Shared {
     counters: Counters,
     dials: Semaphore,
     answers: blobs::Answers,
+    meter: Arc<Meter>,
+    pace: pace::Pace,
+    /// Why the network is not used, while it is not.
+    shut: Mutex<Option<String>>,
     limits: NetLimits,
 }
 
@@ -384,8 +445,6 @@ struct Counters {
     frames_dropped: AtomicU64,
     blob_bytes_sent: AtomicU64,
     blob_bytes_received: AtomicU64,
-    wire_bytes_sent: AtomicU64,
-    wire_bytes_received: AtomicU64,
     refused: AtomicU64,
 }
 
@@ -396,6 +455,11 @@ impl Shared {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Why the network is not used, if it is not.
+    fn shut(&self) -> MutexGuard<'_, Option<String>> {
+        self.shut.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tells the node. That nobody listens any more is no error: the node is stopping.
     async fn tell(&self, event: NetEvent) {
         let _ = self.events.send(event).await;
@@ -404,6 +468,9 @@ impl Shared {
     /// Makes `link` the connection of `peer` and announces it.
     async fn admit(&self, peer: PeerId, link: Link) -> Result<(), Duplicate> {
         let _turn = self.turn.lock().await;
+        if self.shut().is_some() {
+            return Err(Duplicate);
+        }
         let (connection, outbound) = (link.connection.clone(), link.outbound);
         let replaced = self.links().admit(&self.me, peer, link, self.limits.simultaneous_max)?;
         if let Some(old) = replaced {
@@ -444,10 +511,6 @@ struct Tracked {
 impl Drop for Tracked {
     fn drop(&mut self) {
         self.connection.close(code::DONE, b"");
-        let stats = self.connection.stats();
-        let counters = &self.shared.counters;
-        counters.wire_bytes_sent.fetch_add(stats.udp_tx.bytes, Ordering::Relaxed);
-        counters.wire_bytes_received.fetch_add(stats.udp_rx.bytes, Ordering::Relaxed);
         self.shared.links().untrack(&self.connection);
     }
 }
@@ -468,6 +531,8 @@ mod code {
     pub(super) const MISBEHAVED: VarInt = VarInt::from_u32(4);
     /// The node is stopping.
     pub(super) const LEAVING: VarInt = VarInt::from_u32(5);
+    /// The node does not use the network for now, for the reason given.
+    pub(super) const SHUT: VarInt = VarInt::from_u32(6);
 }
 
 /// The first byte of a gossip stream.

@@ -1,5 +1,7 @@
 //! Nodes on loopback: what neighbours, strangers and liars can and can't do to each other.
 
+mod caps;
+
 use std::io::ErrorKind;
 use std::sync::OnceLock;
 use std::sync::mpsc as blocking;

@@ -11,6 +11,7 @@ mod files;
 mod sweep;
 mod key;
 mod records;
+mod traffic;
 #[cfg(test)]
 mod tests;
 
