@@ -64,6 +64,12 @@ fn the_doctor_looks_at_everything_and_changes_nothing() {
         "data folder",
         "UDP port",
         "clock",
+        "others' load",
+        "power",
+        "temperature",
+        "person",
+        "metered",
+        "memory",
     ];
     assert_eq!(subjects, expected);
     // Whichever kernel this is: what does not depend on it is fine, and the code says the rest.

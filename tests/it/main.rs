@@ -14,6 +14,9 @@ mod durability;
 mod errors;
 mod evidence;
 mod exec;
+mod given;
+#[cfg(target_os = "linux")]
+mod idle;
 mod identity;
 mod hostile;
 mod largest;

@@ -13,11 +13,11 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use potluck_node::EVIDENCE_BYTES_MAX;
 use potluck_node::api::{
     ConvictionInfo, JobInfo, NodeInfo, PeerInfo, Refused, RefusedCode, ResultFrame, UnitInfo,
     job_path,
 };
+use potluck_node::{EVIDENCE_BYTES_MAX, GivenBy, GivenInfo};
 use potluck_unit::{JobId, Outcome};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -118,6 +118,21 @@ impl Client {
     pub(crate) async fn evidence(&self, id: &JobId) -> Result<Pieces, ClientError> {
         let stream = self.stream(&format!("{}/evidence", job_path(id))).await?;
         Ok(Pieces { stream, bytes: 0 })
+    }
+
+    /// What the node has given, in parts if asked for.
+    pub(crate) async fn given(&mut self, by: Option<GivenBy>) -> Result<GivenInfo, ClientError> {
+        let by = match by {
+            None => "",
+            Some(GivenBy::Day) => "?by=day",
+            Some(GivenBy::Submitter) => "?by=submitter",
+        };
+        self.get(&format!("/v1/given{by}")).await
+    }
+
+    /// The same with its signed records, piece by piece.
+    pub(crate) async fn given_export(&self) -> Result<Pieces, ClientError> {
+        Ok(Pieces { stream: self.stream("/v1/given/export").await?, bytes: 0 })
     }
 
     async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {

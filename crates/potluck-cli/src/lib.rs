@@ -90,7 +90,8 @@ impl Cli {
         log(self.global.verbose);
         let open = self.global.private.then_some(false);
         let work_bits = self.global.work_bits;
-        match prepare(self.global.data) {
+        let lends = matches!(self.verb, Verb::Worker(_));
+        match prepare(self.global.data, lends) {
             Ok((runtime, data)) => {
                 let farewell = Mutex::default();
                 let context = Context { data, open, work_bits, printer, farewell };
@@ -140,14 +141,23 @@ impl Context {
     }
 }
 
-fn prepare(data: Option<PathBuf>) -> Result<(tokio::runtime::Runtime, PathBuf), Failure> {
+fn prepare(
+    data: Option<PathBuf>,
+    lends: bool,
+) -> Result<(tokio::runtime::Runtime, PathBuf), Failure> {
     let given = data.or_else(|| {
         std::env::var_os("POTLUCK_DATA").filter(|value| !value.is_empty()).map(PathBuf::from)
     });
     let data = given.or_else(potluck_node::default_data_folder).ok_or_else(|| {
         Failure::input("there is no home folder to keep data in; say where with --data DIR")
     })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if lends {
+        // A machine that is lent is somebody's: with more threads than this every packet wakes two,
+        // and the node's own work could take more than one of its cores.
+        runtime.worker_threads(1);
+    }
+    let runtime = runtime
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;

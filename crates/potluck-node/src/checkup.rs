@@ -15,8 +15,10 @@ use serde::Serialize;
 
 use crate::AGENT;
 use crate::config::{Config, Require};
+use crate::hub::clock;
 use crate::node::{control_socket, program};
 use crate::options::Options;
+use crate::sensors::{Places, Sensors};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -93,6 +95,7 @@ impl Checkup {
         findings.push(Finding::of("data folder", look_at_data(&options.data)));
         findings.push(Finding::of("UDP port", look_at_port(listen, &options.data)));
         findings.push(Finding::of("clock", look_at_clock(SystemTime::now())));
+        findings.extend(sensor_findings(&options.data));
         let kernel = sysinfo::System::kernel_version().unwrap_or_default();
         Checkup {
             agent: AGENT.to_owned(),
@@ -187,6 +190,24 @@ fn look_at_data(data: &Path) -> Result<String, String> {
         ));
     }
     Ok(format!("{shown}{is_new}, {free_gib} free"))
+}
+
+/// What the sensors say. One that can't is no fault: a machine may have no battery.
+fn sensor_findings(data: &Path) -> Vec<Finding> {
+    let mut sensors = Sensors::new(Places::of_system(data), Vec::new());
+    // On a thread of its own: this one may belong to a runtime already.
+    let told = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok::<_, std::io::Error>(runtime.block_on(sensors.explain(clock())))
+    });
+    match told.join() {
+        Ok(Ok(told)) => {
+            told.into_iter().map(|(subject, note)| Finding::of(subject, Ok(note))).collect()
+        }
+        Ok(Err(_)) | Err(_) => {
+            vec![Finding::of("sensors", Err("they can't be read: no more threads".to_owned()))]
+        }
+    }
 }
 
 fn look_at_port(listen: SocketAddr, data: &Path) -> Result<String, String> {

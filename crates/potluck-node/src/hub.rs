@@ -16,6 +16,7 @@ use potluck_unit::{
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use tracing::{debug, error, info, warn};
 
+use crate::giving::Giving;
 use crate::net::{Net, NetEvent, Wanted};
 use crate::notes;
 use crate::slots::{Assignment, Slots};
@@ -28,6 +29,10 @@ const TURN_MAX: usize = 256;
 const FETCHES_MAX: usize = 16;
 /// How long after the disk failed it is tried again.
 const DISK_RETRY_MS: u64 = 1000;
+
+/// How long after a change it is reckoned what this node has given: for the largest jobs that takes a
+/// good part of a second.
+const GIVING_AFTER: Duration = Duration::from_secs(30);
 
 /// What reaches the loop from inside the node.
 pub(crate) enum Input {
@@ -64,6 +69,7 @@ pub(crate) struct Hub {
     held: Vec<Action>,
     /// Whether a sweep is to come by itself.
     sweeps_later: bool,
+    giving: Giving,
 }
 
 /// An address that the user gave.
@@ -90,6 +96,7 @@ impl Hub {
     /// A hub whose peer has replayed what it kept, as of `now`.
     pub(crate) fn new(parts: Parts, now: Time) -> Hub {
         Hub {
+            giving: Giving::of(&parts.peer),
             peer: parts.peer,
             store: parts.store,
             net: parts.net,
@@ -141,8 +148,11 @@ impl Hub {
     ) {
         self.handle(Event::Woke);
         self.carry_out();
-        // What the last run of this node had still to drop.
+        // What the last run of this node had still to drop, and to note.
         self.sweep_later();
+        if !self.settle_giving() {
+            self.settle_giving_later();
+        }
         loop {
             let alarm = self.sleep_until_alarm();
             tokio::select! {
@@ -171,6 +181,7 @@ impl Hub {
             }
         }
         self.carry_out();
+        self.settle_giving();
         self.close(inputs).await;
     }
 
@@ -281,6 +292,10 @@ impl Hub {
         }
         self.make_room();
         let mut says = Says::default();
+        let me = self.peer.id();
+        if actions.iter().filter(|action| self.giving.note(me, action)).count() > 0 {
+            self.settle_giving_later();
+        }
         for action in actions {
             self.carry_out_one(action, &mut says);
         }
@@ -381,6 +396,25 @@ impl Hub {
             }));
             // The loop is gone only when the node stops.
             let _ = inputs.send(sweep).await;
+        });
+    }
+
+    /// Puts on disk what this node has given by now. Whether the disk took it.
+    pub(crate) fn settle_giving(&mut self) -> bool {
+        tokio::task::block_in_place(|| self.giving.settle(&self.peer, &self.store, self.now))
+    }
+
+    fn settle_giving_later(&self) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(GIVING_AFTER).await;
+            let settle = Input::Ask(Box::new(|hub: &mut Hub| {
+                if !hub.settle_giving() {
+                    hub.settle_giving_later();
+                }
+            }));
+            // The loop is gone only when the node stops.
+            let _ = inputs.send(settle).await;
         });
     }
 

@@ -22,7 +22,9 @@ mod inputs;
 mod local;
 mod identity;
 mod evidence;
+mod giving;
 pub mod control;
+mod sensors;
 mod checkup;
 
 pub use checkup::{Checkup, Condition, Finding};
@@ -30,6 +32,10 @@ pub use control::api;
 pub use evidence::{
     Contradiction, EVIDENCE_BYTES_MAX, Evidence, EvidenceError, FalseSeat, Progress, Proof, Report,
     Undecided, Unproven, Wrongdoing,
+};
+pub use giving::{
+    GIVEN_EXPORT_BYTES_MAX, GIVEN_FAULTS_MAX, Given, GivenBy, GivenCheck, GivenInfo, GivenPart,
+    check_given,
 };
 pub use identity::{Search, keep_identity, read_identity};
 pub use local::Local;

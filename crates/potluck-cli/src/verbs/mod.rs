@@ -4,6 +4,7 @@ mod config;
 mod demo;
 mod doctor;
 mod exec;
+mod given;
 mod id;
 mod job;
 mod lint;
@@ -50,6 +51,8 @@ pub(crate) enum Verb {
     Status(status::Args),
     /// List the peers that the node in the data folder knows
     Peers(peers::Args),
+    /// Show what this node has given, export it with its proof, or check such an export
+    Given(given::Args),
     /// Look at whether this machine can do its part, and how well its sandbox is locked
     Doctor(doctor::Args),
     /// Print this node's peer id
@@ -72,6 +75,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<ExitCode, Failu
         Verb::Verify(args) => verify::run(args, context).await,
         Verb::Status(args) => status::run(&args, context).await,
         Verb::Peers(args) => peers::run(&args, context).await,
+        Verb::Given(args) => given::run(args, context).await,
         Verb::Doctor(args) => doctor::run(&args, context),
         Verb::Id(args) => id::run(&args, context),
     };

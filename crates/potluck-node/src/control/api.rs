@@ -15,6 +15,8 @@
 //! | `GET /v1/jobs/ID/results?first=N&count=M` | frames as [`ResultFrame`] writes them |
 //! | `GET /v1/jobs/ID/evidence` | an evidence file, see `docs/evidence.md`; `?inputs=false` leaves out module and inputs |
 //! | `POST /v1/jobs/ID/close`, a signed close record's bytes | [`JobInfo`] |
+//! | `GET /v1/given?by=day` | [`crate::GivenInfo`]; `by` may be `submitter` or left out |
+//! | `GET /v1/given/export` | the record of giving with its signed records, see `docs/giving.md` |
 //! | `POST /v1/stop` | an empty answer; then the node stops |
 //!
 //! Whatever is refused is answered with a status of 400 and up and a [`Refused`].

@@ -6,6 +6,7 @@
 pub mod api;
 mod answers;
 mod evidence;
+mod giving;
 mod routes;
 
 use std::path::{Path, PathBuf};

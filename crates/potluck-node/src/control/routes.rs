@@ -84,6 +84,8 @@ pub(super) fn router(line: Line) -> Router {
         .route("/v1/jobs/{id}/results", get(results))
         .route("/v1/jobs/{id}/evidence", get(evidence))
         .route("/v1/jobs/{id}/close", post(close))
+        .route("/v1/given", get(super::giving::given))
+        .route("/v1/given/export", get(super::giving::export))
         .route("/v1/stop", post(stop))
         .with_state(Arc::new(line))
 }

@@ -188,6 +188,15 @@ impl Evidence {
         Ok(self.report(&court, &claims, &ran))
     }
 
+    /// What the records alone come to, unit by unit, as a peer judges that knows nothing else. Keys of
+    /// an open grid must prove `bits` of work.
+    ///
+    /// # Errors
+    /// A sentence for a person, if this machine can't judge at all.
+    pub(crate) fn claims_by_records(&self, bits: u8) -> Result<Vec<Claim>, String> {
+        Ok(Court::of(self, bits)?.verdicts(self.job().units))
+    }
+
     fn report(&self, court: &Court, claims: &[Claim], ran: &BTreeMap<u32, Found>) -> Report {
         let job = self.job();
         let (mut contradictions, mut undecided) = (Vec::new(), Vec::new());

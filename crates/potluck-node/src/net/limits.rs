@@ -92,7 +92,7 @@ impl NetLimits {
 /// How long a connection may be silent before it counts as lost. Three missed keep-alives: short
 /// enough that a neighbour who lost power is replaced soon.
 pub(crate) const IDLE_TIMEOUT_MS: u32 = 15_000;
-/// How often a connection says that it is there. Routers forget UDP mappings after 30 s and less.
+/// How often a connection says that it is there, by who dialled. Routers forget UDP mappings after 30 s and less.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Streams that a neighbour may have open for blob requests.
 pub(crate) const REQUESTS_MAX: u32 = 16;

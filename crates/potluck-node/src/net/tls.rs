@@ -84,7 +84,7 @@ impl Identity {
         let quic = QuicServerConfig::try_from(tls).map_err(no_suite)?;
         let mut server = ServerConfig::with_crypto(Arc::new(quic));
         server
-            .transport_config(Arc::new(transport()))
+            .transport_config(Arc::new(transport(None)))
             .max_incoming(limits::UNSEEN_MAX)
             .incoming_buffer_size(limits::UNSEEN_BYTES_MAX / 16)
             .incoming_buffer_size_total(limits::UNSEEN_BYTES_MAX);
@@ -111,7 +111,7 @@ impl Identity {
         tls.resumption = Resumption::disabled();
         let quic = QuicClientConfig::try_from(tls).map_err(no_suite)?;
         let mut client = ClientConfig::new(Arc::new(quic));
-        client.transport_config(Arc::new(transport()));
+        client.transport_config(Arc::new(transport(Some(limits::KEEP_ALIVE))));
         Ok(client)
     }
 
@@ -136,11 +136,13 @@ fn peer_of_spki(spki: &[u8]) -> Option<PeerId> {
     spki.strip_prefix(SPKI_PREFIX.as_slice()).and_then(|key| key.try_into().ok()).map(PeerId)
 }
 
-fn transport() -> TransportConfig {
+/// Who dialled keeps the connection alive: it is the one that may sit behind a router. Where both
+/// do, their clocks fall into step and everything is said twice.
+fn transport(keep_alive: Option<Duration>) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(limits::IDLE_TIMEOUT_MS))))
-        .keep_alive_interval(Some(limits::KEEP_ALIVE))
+        .keep_alive_interval(keep_alive)
         .max_concurrent_bidi_streams(limits::REQUESTS_MAX.into())
         .max_concurrent_uni_streams(limits::GOSSIP_STREAMS_MAX.into())
         .stream_receive_window(limits::STREAM_WINDOW_BYTES.into())

@@ -11,6 +11,7 @@ mod files;
 mod sweep;
 mod key;
 mod records;
+mod giving;
 mod traffic;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use potluck_unit::{BlobId, Key, ReceiptBatch, RecordId, ResultHash};
 use crate::net::{BlobSource, Wanted};
 pub(crate) use error::{OpenError, StoreError};
 use files::Files;
+pub(crate) use giving::{NOBODY, Row, Share, Sum};
 #[cfg_attr(not(test), expect(unused_imports, reason = "who reads keys elsewhere comes later"))]
 pub(crate) use key::read_key;
 pub(crate) use key::{KeyError, read_or_create_key};

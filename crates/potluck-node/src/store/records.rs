@@ -13,7 +13,7 @@ use redb::{
 };
 
 use super::quota::Quota;
-use super::{Change, Note, OpenError, Store, StoreError};
+use super::{Change, Note, OpenError, Store, StoreError, giving};
 
 /// The open database.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ impl Records {
     }
 
     /// Does something with the database, opening it again if a disk error has closed it.
-    fn with<T>(
+    pub(super) fn with<T>(
         &self,
         verb: &'static str,
         act: impl Fn(&Database) -> Result<T, redb::Error>,
@@ -245,6 +245,9 @@ fn stamp(database: &Database) -> Result<u64, redb::Error> {
         transaction.open_table(PLACES)?;
         transaction.open_table(BODIES)?;
         transaction.open_table(NOTES)?;
+        transaction.open_table(giving::JOBS)?;
+        transaction.open_table(giving::PROOFS)?;
+        transaction.open_table(giving::DAYS)?;
         transaction.commit()?;
     } else {
         transaction.abort()?;
