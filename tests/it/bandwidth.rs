@@ -69,7 +69,13 @@ impl Lan {
     fn potluck(&self, machine: usize, data: &Path, args: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.names[machine], POTLUCK]);
-        command.env_remove("POTLUCK_DATA").arg("--private").arg("--data").arg(data).args(args);
+        command
+            .env_remove("POTLUCK_DATA")
+            .envs(crate::grid::UNPAUSED)
+            .arg("--private")
+            .arg("--data")
+            .arg(data)
+            .args(args);
         command
     }
 

@@ -57,7 +57,10 @@ fn a_pause_stops_every_child_and_loses_no_work_and_no_deadline() {
     // Real time has to pass here: more than the deadline.
     until("more than the deadline has passed", || stood.elapsed() > Duration::from_secs(7));
     assert!(all_stand(&rig, 2));
-    assert_eq!((rig.ended(), rig.used()), (before, used), "something goes on");
+    assert_eq!(rig.ended(), before, "something goes on");
+    // The kernel counts what was under way when they were stopped a moment later.
+    let more = rig.used() - used;
+    assert!(more < Duration::from_millis(5), "{more:?} in seven seconds");
     rig.resume();
     until("all units have ended", || rig.assignments_ended() == 2);
     assert_eq!(rig.ended(), (2, 0, 1), "one passes its deadline now that it runs");
@@ -158,22 +161,23 @@ fn a_hostile_job_on_all_slots_stays_within_memory_and_disk() {
         .spawn()
         .unwrap();
     let (mut memory, mut disk, mut looks) = (0, 0, 0_u32);
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
+    // Or it would not have been hostile.
+    let is_hostile =
+        |memory: u64, disk: u64| memory > HOSTILE.memory_bytes / 4 && disk > HOSTILE.disk_bytes / 4;
+    until("the job has done its worst", || {
         let pids = [vec![child.id()], descendants(child.id())].concat();
         memory = memory.max(pids.into_iter().map(pss).sum());
         disk = disk.max(du(folder.path()));
         looks += 1;
-    };
+        assert!(memory <= HOSTILE.memory_bytes, "{memory} bytes of memory");
+        assert!(disk <= HOSTILE.disk_bytes, "{disk} bytes of disk");
+        child.try_wait().unwrap().is_some() || (looks > 200 && is_hostile(memory, disk))
+    });
+    // Its own children end with it.
+    let _ = child.kill();
+    let _ = child.wait();
     eprintln!("{} MiB of memory, {} MiB of disk, {looks} looks", memory >> 20, disk >> 20);
-    assert!(status.success() && looks > 20);
-    assert!(memory <= HOSTILE.memory_bytes, "{memory} bytes of memory");
-    assert!(disk <= HOSTILE.disk_bytes, "{disk} bytes of disk");
-    // Or it would not have been hostile.
-    assert!(memory > HOSTILE.memory_bytes / 4, "only {memory} bytes of memory");
-    assert!(disk > HOSTILE.disk_bytes / 4, "only {disk} bytes of disk");
+    assert!(is_hostile(memory, disk), "only {memory} bytes of memory and {disk} of disk");
 }
 
 const HOSTILE: Lent =
@@ -197,11 +201,8 @@ fn hostile_job() {
         rig.assign(slot, &wasm(&costly(u32::from(slot))), limits, 1).unwrap();
         rig.assign(slot, &wasm(FLOOD), limits, 4).unwrap();
     }
-    // A busy machine has little time for this; what it got done by then is enough to tell.
-    let start = Instant::now();
-    until("the disk or the units or the time are used up", || {
-        let late = start.elapsed() > Duration::from_secs(60);
-        late || rig.disk().1.is_some() || rig.assignments_ended() == 12
+    until("the disk or the units are used up", || {
+        rig.disk().1.is_some() || rig.assignments_ended() == 12
     });
     rig.close();
 }

@@ -2,14 +2,24 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::errors::refused;
-use crate::grid::{Finished, Grid, finish, potluck};
+use crate::grid::{Finished, Grid, UNPAUSED, finish, potluck};
+
+/// The program without what else keeps a test's workers from pausing.
+fn plain(data: &Path, args: &[&str]) -> Command {
+    let mut command = potluck(data, args);
+    for (name, _) in UNPAUSED {
+        command.env_remove(name);
+    }
+    command
+}
 
 fn config(data: &Path, args: &[&str]) -> Finished {
-    finish(potluck(data, &[&["config"], args].concat()))
+    finish(plain(data, &[&["config"], args].concat()))
 }
 
 /// What `config show --json` says of a key.
@@ -65,7 +75,7 @@ fn show_says_what_holds_and_who_said_so() {
     let grid = Grid::new();
     grid.file("data/potluck.toml", "[budget]\nslots = 3\ncpu-percent = 30\nupload = '8KiB/s'\n");
     let args = ["--json", "config", "show", "--cpu-percent", "50", "--set", "donor.team=x"];
-    let mut command = potluck(&grid.path("data"), &args);
+    let mut command = plain(&grid.path("data"), &args);
     command.env("POTLUCK_BUDGET_SLOTS", "5").env("POTLUCK_BUDGET_CPU_PERCENT", "40");
     let finished = finish(command);
     let said = |key: &str| {

@@ -200,9 +200,23 @@ pub(crate) fn in_the_open(data: &Path, args: &[&str]) -> Command {
 
 fn program(data: &Path) -> Command {
     let mut command = Command::new(POTLUCK);
-    command.env_remove("POTLUCK_DATA").env_remove("RUST_LOG").arg("--data").arg(data);
+    command.env_remove("POTLUCK_DATA").env_remove("RUST_LOG").envs(UNPAUSED);
+    command.arg("--data").arg(data);
     command
 }
+
+/// Nothing pauses a test's workers or slows them down, whatever else the machine does or runs on.
+pub(crate) const UNPAUSED: [(&str, &str); 9] = [
+    ("POTLUCK_BUDGET_UPLOAD", "unlimited"),
+    ("POTLUCK_BUDGET_DOWNLOAD", "unlimited"),
+    ("POTLUCK_BUDGET_TRAFFIC_DAY", "unlimited"),
+    ("POTLUCK_BUDGET_TRAFFIC_MONTH", "unlimited"),
+    ("POTLUCK_BUDGET_OTHERS_CPU_MAX", "100"),
+    ("POTLUCK_BUDGET_PAUSE_ON_BATTERY", "false"),
+    ("POTLUCK_BUDGET_BATTERY_MIN", "0"),
+    ("POTLUCK_BUDGET_PAUSE_ON_METERED", "false"),
+    ("POTLUCK_BUDGET_TEMPERATURE_MAX", "110"),
+];
 
 /// Runs a command to its end, or panics when it hangs.
 pub(crate) fn finish(mut command: Command) -> Finished {

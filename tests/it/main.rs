@@ -20,6 +20,7 @@ mod idle;
 mod identity;
 mod hostile;
 mod largest;
+mod lending;
 mod lint;
 mod programs;
 mod service;

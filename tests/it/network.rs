@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::grid::{Grid, POTLUCK, finish, until};
+use crate::grid::{Grid, POTLUCK, UNPAUSED, finish, until};
 
 /// Two namespaces joined by a cable. Dropping it removes them.
 struct Cable {
@@ -42,7 +42,8 @@ impl Cable {
     fn potluck(&self, machine: usize, data: &Path, args: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.names[machine], POTLUCK]);
-        command.env_remove("POTLUCK_DATA").arg("--private").arg("--data").arg(data).args(args);
+        command.env_remove("POTLUCK_DATA").envs(UNPAUSED);
+        command.arg("--private").arg("--data").arg(data).args(args);
         command
     }
 }

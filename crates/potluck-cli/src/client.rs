@@ -14,8 +14,8 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use potluck_node::api::{
-    ConvictionInfo, JobInfo, NodeInfo, PeerInfo, Refused, RefusedCode, ResultFrame, UnitInfo,
-    job_path,
+    ConvictionInfo, JobInfo, LogLine, NodeInfo, Offer, PeerInfo, Refused, RefusedCode, ResultFrame,
+    UnitInfo, job_path,
 };
 use potluck_node::{EVIDENCE_BYTES_MAX, GivenBy, GivenInfo};
 use potluck_unit::{JobId, Outcome};
@@ -43,6 +43,27 @@ impl Client {
 
     pub(crate) async fn node(&mut self) -> Result<NodeInfo, ClientError> {
         self.get("/v1/node").await
+    }
+
+    pub(crate) async fn pause(&mut self, for_ms: Option<u64>) -> Result<NodeInfo, ClientError> {
+        let query = for_ms.map(|ms| format!("?for_ms={ms}")).unwrap_or_default();
+        self.post(&format!("/v1/pause{query}"), Vec::new()).await
+    }
+
+    pub(crate) async fn resume(&mut self) -> Result<NodeInfo, ClientError> {
+        self.post("/v1/resume", Vec::new()).await
+    }
+
+    pub(crate) async fn drain(&mut self, exit: bool) -> Result<NodeInfo, ClientError> {
+        self.post(&format!("/v1/drain?exit={exit}"), Vec::new()).await
+    }
+
+    pub(crate) async fn log(&mut self) -> Result<Vec<LogLine>, ClientError> {
+        self.get("/v1/log").await
+    }
+
+    pub(crate) async fn offers(&mut self) -> Result<Vec<Offer>, ClientError> {
+        self.get("/v1/offers").await
     }
 
     pub(crate) async fn peers(&mut self) -> Result<Vec<PeerInfo>, ClientError> {

@@ -40,6 +40,17 @@ pub(crate) struct Greeting {
     pub(crate) listen: SocketAddr,
 }
 
+/// No rule pauses the demo's workers or slows them down.
+const UNPAUSED: [&str; 7] = [
+    "budget.upload=unlimited",
+    "budget.download=unlimited",
+    "budget.others-cpu-max=100",
+    "budget.pause-on-battery=false",
+    "budget.battery-min=0",
+    "budget.pause-on-metered=false",
+    "budget.temperature-max=110",
+];
+
 impl Crew {
     /// A crew that keeps its data below `folder`.
     pub(crate) fn new(folder: &Path) -> Crew {
@@ -63,7 +74,10 @@ impl Crew {
         let start = || {
             let mut command = Command::new(std::env::current_exe()?);
             command.args(["worker", "--json", "--private", "--listen", "127.0.0.1:0"]);
-            command.args(["--slots", "1", "--data"]);
+            command.args(["--slots", "1"]);
+            // Whoever shows a grid wants to see it work, whatever else the machine does or runs on.
+            command.args(UNPAUSED.iter().flat_map(|setting| ["--set", setting]));
+            command.arg("--data");
             command.arg(self.data(name)).args(extra);
             if let Some(join) = join {
                 command.args(["--join", &join.to_string()]);
@@ -114,7 +128,7 @@ impl Drop for Crew {
     /// Asks every worker to stop, waits a little, and kills what is left.
     fn drop(&mut self) {
         for child in &self.workers {
-            send(child.id(), libc::SIGTERM);
+            send(child.id(), libc::SIGINT);
         }
         let until = Instant::now() + STOP_TIMEOUT;
         while self.any_left() && Instant::now() < until {

@@ -60,7 +60,7 @@ impl Session {
         let mut session = Session::open(context, args).await?;
         let done = tokio::select! {
             done = work(&mut session) => done,
-            () = interrupted() => Err(Failure::new(Exit::Interrupted, context.farewell())),
+            _ = interrupted() => Err(Failure::new(Exit::Interrupted, context.farewell())),
         };
         session.close().await;
         done
@@ -92,7 +92,7 @@ impl Session {
         };
         tokio::select! {
             ready = crate::identity::prepare(context, &options) => ready?,
-            () = interrupted() => return Err(Failure::new(Exit::Interrupted, "interrupted")),
+            _ = interrupted() => return Err(Failure::new(Exit::Interrupted, "interrupted")),
         }
         let node = Node::start(options).await?;
         let client = connect_own(&socket).await?;
@@ -312,6 +312,7 @@ pub(crate) mod tests {
             neighbours: 0,
             workers: 1,
             units_run: 0,
+            lending: potluck_node::api::LendingInfo::default(),
             idle_reason: None,
             unreachable: vec![],
             bytes_on_disk: 0,

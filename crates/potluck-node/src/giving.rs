@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -27,7 +28,12 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::evidence::{Claim, Encoder, Evidence, Kind, without_bodies};
+use crate::hub::{Hub, Input};
 use crate::store::{NOBODY, Row, Share, Store, Sum};
+
+/// How long after a change it is reckoned what this node has given: for the largest jobs that takes a
+/// good part of a second.
+const GIVING_AFTER: Duration = Duration::from_secs(30);
 
 /// Notices which jobs have to be reckoned anew.
 #[derive(Debug, Default)]
@@ -99,6 +105,23 @@ impl Giving {
             Err(error) => warn!("{error}; what was given is not noted for now"),
         }
         noted.is_ok()
+    }
+}
+
+impl Hub {
+    /// Puts on disk what this node has given, in a while.
+    pub(crate) fn settle_giving_later(&self) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(GIVING_AFTER).await;
+            let settle = Input::Ask(Box::new(|hub: &mut Hub| {
+                if !hub.settle_giving() {
+                    hub.settle_giving_later();
+                }
+            }));
+            // The loop is gone only when the node stops.
+            let _ = inputs.send(settle).await;
+        });
     }
 }
 

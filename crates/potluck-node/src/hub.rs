@@ -13,10 +13,11 @@ use potluck_peer::{Action, Actions, Event, Need, News, Peer, Ran};
 use potluck_unit::{
     BlobId, InputIndex, JobId, Message, PageRef, PeerId, Record, ResultHash, Signed, Time,
 };
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tracing::{debug, error, info, warn};
 
 use crate::giving::Giving;
+use crate::lending::Lending;
 use crate::net::{Net, NetEvent, Wanted};
 use crate::notes;
 use crate::slots::{Assignment, Slots};
@@ -29,10 +30,6 @@ const TURN_MAX: usize = 256;
 const FETCHES_MAX: usize = 16;
 /// How long after the disk failed it is tried again.
 const DISK_RETRY_MS: u64 = 1000;
-
-/// How long after a change it is reckoned what this node has given: for the largest jobs that takes a
-/// good part of a second.
-const GIVING_AFTER: Duration = Duration::from_secs(30);
 
 /// What reaches the loop from inside the node.
 pub(crate) enum Input {
@@ -54,9 +51,9 @@ pub(crate) struct Hub {
     store: Store,
     net: Net,
     traffic: Traffic,
-    slots: Option<Slots>,
+    pub(crate) slots: Option<Slots>,
     /// For handing to fetches.
-    inputs: mpsc::Sender<Input>,
+    pub(crate) inputs: mpsc::Sender<Input>,
     news: broadcast::Sender<JobId>,
     fetches: Arc<Semaphore>,
     now: Time,
@@ -70,6 +67,10 @@ pub(crate) struct Hub {
     /// Whether a sweep is to come by itself.
     sweeps_later: bool,
     giving: Giving,
+    pub(crate) lending: Lending,
+    /// To end the node when it has drained.
+    stop: watch::Sender<bool>,
+    first: Vec<Event>,
 }
 
 /// An address that the user gave.
@@ -90,6 +91,10 @@ pub(crate) struct Parts {
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) news: broadcast::Sender<JobId>,
     pub(crate) joins: Vec<JoinState>,
+    /// Set when the node is to stop.
+    pub(crate) stop: watch::Sender<bool>,
+    /// What the peer is told before it wakes.
+    pub(crate) first: Vec<Event>,
 }
 
 impl Hub {
@@ -111,6 +116,9 @@ impl Hub {
             actions: Actions::new(),
             held: Vec::new(),
             sweeps_later: false,
+            lending: Lending::default(),
+            stop: parts.stop,
+            first: parts.first,
         }
     }
 
@@ -134,6 +142,10 @@ impl Hub {
         self.now
     }
 
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// Tells the peer something on behalf of the local user and carries out what follows at once.
     pub(crate) fn tell(&mut self, event: Event) {
         self.handle(event);
@@ -146,6 +158,9 @@ impl Hub {
         mut net_events: mpsc::Receiver<NetEvent>,
         mut inputs: mpsc::Receiver<Input>,
     ) {
+        for event in std::mem::take(&mut self.first) {
+            self.handle(event);
+        }
         self.handle(Event::Woke);
         self.carry_out();
         // What the last run of this node had still to drop, and to note.
@@ -316,7 +331,11 @@ impl Hub {
             Action::Dial { address, expect } => self.net.dial(address, expect),
             Action::HangUp { peer } => says.hang_ups.push(peer),
             Action::Keep(_) | Action::Forget(_) | Action::Note(_) | Action::Credit(_) => {}
-            Action::Lend(_) => {}
+            Action::Lend(allowance) => {
+                if let Some(slots) = &self.slots {
+                    self.lending.enforce(self.now, allowance, slots, &self.net);
+                }
+            }
             Action::Clear(job) => {
                 debug!("job {} has expired or was closed", job.short());
                 self.sweep();
@@ -404,20 +423,6 @@ impl Hub {
         tokio::task::block_in_place(|| self.giving.settle(&self.peer, &self.store, self.now))
     }
 
-    fn settle_giving_later(&self) {
-        let inputs = self.inputs.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(GIVING_AFTER).await;
-            let settle = Input::Ask(Box::new(|hub: &mut Hub| {
-                if !hub.settle_giving() {
-                    hub.settle_giving_later();
-                }
-            }));
-            // The loop is gone only when the node stops.
-            let _ = inputs.send(settle).await;
-        });
-    }
-
     /// Drops bodies that the peer keeps for nobody any more. The same bytes may be somebody's module
     /// or input; then they stay.
     fn discard(&self, results: &[ResultHash]) {
@@ -440,14 +445,22 @@ impl Hub {
         slots.assign(slot, Assignment { id, submitter: status.record.signer(), job, units });
     }
 
-    fn publish(&self, news: News) {
+    fn publish(&mut self, news: News) {
         let job = match news {
             News::Job(job) | News::Keeping { job, .. } | News::Reopened { job, .. } => job,
             // Progress is published with the job, once a turn.
-            News::Accepted { .. } | News::Drained { .. } => return,
+            News::Accepted { .. } => return,
+            News::Drained { exit } => {
+                self.lending.note(self.now, "what was begun is done and said".to_owned());
+                if exit {
+                    self.stop.send_replace(true);
+                }
+                return;
+            }
             News::Convicted(conviction) => {
                 let (peer, job) = (conviction.peer.short(), conviction.job.short());
-                warn!("peer {peer} lied about unit {} of job {job}", conviction.index);
+                let line = format!("peer {peer} lied about unit {} of job {job}", conviction.index);
+                self.lending.note(self.now, line);
                 conviction.job
             }
             News::Unsteady { job, index } => {

@@ -18,6 +18,8 @@ mod traffic;
 mod notes;
 mod fetch;
 mod slots;
+mod lender;
+mod lending;
 mod inputs;
 mod local;
 mod identity;

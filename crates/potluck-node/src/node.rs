@@ -8,19 +8,21 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use potluck_peer::Peer;
+use potluck_peer::{Event, Peer, Rules};
 use potluck_sandbox::{Program, Sandbox};
-use potluck_unit::{Identity, JobId, Key, PeerId};
+use potluck_unit::{Identity, JobId, Key, PeerId, Time};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::config::{Config, Require};
+use crate::config::{Config, Require, Watcher};
 use crate::control::{self, Control};
 use crate::hub::{Hub, Input, JoinState, Parts, clock, replay};
-use crate::net::{BindError, BlobSource, Grid, Net, Rates};
+use crate::lender::{Lender, bare_reading};
+use crate::net::{BindError, BlobSource, Grid, Net, NetEvent};
 use crate::options::Options;
+use crate::sensors::{Places, Sensors};
 use crate::slots::{Equipment, Slots};
 use crate::store::{OpenError, Store};
 use crate::traffic::Traffic;
@@ -98,13 +100,7 @@ impl Node {
         let identity = own_identity(&options, &resolved, &key)?;
         let (net_sender, net_events) = mpsc::channel(QUEUE_MAX);
         let blobs: Arc<dyn BlobSource> = Arc::new(store.clone());
-        let grid = if resolved.open { Grid::Open } else { Grid::Private };
-        let net = Net::bind(&key, resolved.listen, net_sender, blobs, grid).map_err(|error| {
-            let in_use = matches!(&error, BindError::Listen(_, cause) if cause.kind() == AddrInUse);
-            let kind = if in_use { StartErrorKind::InUse } else { StartErrorKind::Other };
-            StartError::new(kind, error)
-        })?;
-        net.set_rates(rates_of_environment().map_err(other)?);
+        let net = bind(&key, &resolved, net_sender, blobs)?;
         let (meter, kept) = (net.meter().clone(), store.clone());
         let traffic = tokio::task::block_in_place(|| Traffic::open(kept, meter, clock()));
         let traffic = traffic.map_err(other)?;
@@ -128,15 +124,31 @@ impl Node {
             inputs: inputs.clone(),
             cheat: options.cheat,
         };
-        let slots = Slots::start(resolved.slots.max(1), &equipment)
+        let slots_max = resolved.rules.slots_max();
+        let slots = Slots::start(slots_max.max(1), &equipment)
             .map_err(|error| other(format!("cannot start threads for the slots: {error}")))?;
+        let lender = lender(&options, &resolved, &traffic, &inputs);
+        let (lender, first) = first_events(lender, &resolved.rules, &traffic, now).await;
         let listen = net.local_address();
         let (inputs_too, news_too) = (inputs.clone(), news.clone());
-        let parts =
-            Parts { peer, store, net, traffic, slots, inputs: inputs_too, news: news_too, joins };
+        let parts = Parts {
+            peer,
+            store,
+            net,
+            traffic,
+            slots,
+            inputs: inputs_too,
+            news: news_too,
+            joins,
+            stop: stop_sender.clone(),
+            first,
+        };
         let hub = tokio::spawn(Hub::new(parts, now).run(net_events, input_events));
+        if let Some(lender) = lender {
+            tokio::spawn(lender.run());
+        }
         let socket = control_socket(&options.data);
-        let manner = control::Manner { slots: resolved.slots, open: resolved.open };
+        let manner = control::Manner { slots: slots_max, open: resolved.open };
         let control =
             control::serve(&socket, inputs.clone(), news, stop_sender, manner).map_err(other)?;
         info!("{} listens on {listen}", id.short());
@@ -184,19 +196,64 @@ fn open(data: &Path) -> Result<(Store, Key), StartError> {
     })
 }
 
-/// The caps on what leaves and arrives, such as `POTLUCK_BUDGET_UPLOAD=100KiB/s`; none by default.
-fn rates_of_environment() -> Result<Rates, String> {
-    let rate = |name: &str| {
-        let Ok(text) = std::env::var(name) else { return Ok(None) };
-        let kib = text.strip_suffix("KiB/s").and_then(|kib| kib.parse::<u64>().ok());
-        let rate = kib.and_then(|kib| kib.checked_mul(1024)).filter(|rate| *rate > 0);
-        let wrong = format!("{name} is `{text}`, which is no rate; write it as 100KiB/s");
-        rate.map(Some).ok_or(wrong)
-    };
-    Ok(Rates {
-        upload_per_s: rate("POTLUCK_BUDGET_UPLOAD")?,
-        download_per_s: rate("POTLUCK_BUDGET_DOWNLOAD")?,
+fn bind(
+    key: &Key,
+    config: &Config,
+    events: mpsc::Sender<NetEvent>,
+    blobs: Arc<dyn BlobSource>,
+) -> Result<Net, StartError> {
+    let grid = if config.open { Grid::Open } else { Grid::Private };
+    Net::bind(key, config.listen, events, blobs, grid).map_err(|error| {
+        let in_use = matches!(&error, BindError::Listen(_, cause) if cause.kind() == AddrInUse);
+        let kind = if in_use { StartErrorKind::InUse } else { StartErrorKind::Other };
+        StartError::new(kind, error)
     })
+}
+
+/// What looks at the machine, for a node that lends anything of it.
+fn lender(
+    options: &Options,
+    config: &Config,
+    traffic: &Traffic,
+    inputs: &mpsc::Sender<Input>,
+) -> Option<Lender> {
+    (config.rules.slots_max() > 0).then(|| Lender {
+        sensors: Sensors::new(Places::of_system(&options.data), programs(&config.rules)),
+        watcher: Watcher::new(options.clone(), config.clone()),
+        traffic: traffic.clone(),
+        inputs: inputs.clone(),
+    })
+}
+
+/// What the peer is to know before anything else: the rules, and, if this node lends anything, what
+/// the machine is like.
+async fn first_events(
+    lender: Option<Lender>,
+    rules: &Rules,
+    traffic: &Traffic,
+    now: Time,
+) -> (Option<Lender>, Vec<Event>) {
+    let Some(mut lender) = lender else {
+        return (None, vec![Event::Rules(Box::new(rules_of_who_lends_nothing(rules)))]);
+    };
+    let measured = lender.measure().await;
+    traffic.turn(now, measured.day_ends, measured.month_ends);
+    let reading = bare_reading(measured, traffic);
+    (Some(lender), vec![Event::Reading(reading), Event::Rules(Box::new(rules.clone()))])
+}
+
+/// A node that lends nothing does what its user asks of it now, and keeps to the caps on rates and disk.
+fn rules_of_who_lends_nothing(rules: &Rules) -> Rules {
+    let mut bare = Rules::unlimited();
+    bare.base.upload_per_s = rules.base.upload_per_s;
+    bare.base.download_per_s = rules.base.download_per_s;
+    bare.disk_bytes = rules.disk_bytes;
+    bare
+}
+
+/// The names of programs that the rules ask for.
+pub(crate) fn programs(rules: &Rules) -> Vec<String> {
+    rules.programs().into_iter().map(str::to_owned).collect()
 }
 
 /// What this node's key cost: nothing among friends, and what was found before in an open grid.
@@ -227,7 +284,7 @@ pub(crate) fn program() -> Result<Program, StartError> {
 
 /// What is missing of the lock, for a node that is going to run units of others.
 fn look_at_lock(sandbox: &Sandbox, resolved: &Config) -> Result<Option<String>, StartError> {
-    if resolved.slots == 0 {
+    if resolved.rules.slots_max() == 0 {
         return Ok(None);
     }
     let missing = match sandbox.layers() {
@@ -273,7 +330,7 @@ fn peer_config(
         StartError::new(StartErrorKind::Other, message)
     })?;
     Ok(potluck_peer::Config {
-        slots: resolved.slots,
+        slots: resolved.rules.slots_max(),
         addresses: own_addresses(net.local_address()),
         joins: joins.iter().filter_map(|join| join.address).collect(),
         agent: AGENT.to_owned(),

@@ -126,37 +126,21 @@ impl Traffic {
 
     /// What the local calendar says now: begins the day and the month anew when they are over. To be
     /// called before quotas are judged.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the budget, which decides this, comes later")
-    )]
     pub(crate) fn turn(&self, now: Time, day_ends: Time, month_ends: Time) {
         self.book().turn(now, day_ends, month_ends);
     }
 
     /// What has moved today.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the budget, which decides this, comes later")
-    )]
     pub(crate) fn today(&self) -> Moved {
         self.book().today
     }
 
     /// What has moved this month.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the budget, which decides this, comes later")
-    )]
     pub(crate) fn month(&self) -> Moved {
         self.book().month
     }
 
     /// What has moved since the data folder was made.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the budget, which decides this, comes later")
-    )]
     pub(crate) fn ever(&self) -> Moved {
         self.book().ever
     }

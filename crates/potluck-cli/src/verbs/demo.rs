@@ -39,7 +39,7 @@ pub(crate) async fn run(_: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut stage = Stage { crew: Crew::new(folder.path()), submitter: None };
     let shown = tokio::select! {
         shown = show(context, folder.path(), &mut stage) => shown,
-        () = interrupted() => Err(Failure::new(Exit::Interrupted, "interrupted; nothing is left behind")),
+        _ = interrupted() => Err(Failure::new(Exit::Interrupted, "interrupted; nothing is left behind")),
     };
     context.printer.wipe();
     stage.clear().await;

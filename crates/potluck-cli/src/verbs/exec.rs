@@ -63,7 +63,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<ExitCode, Failu
     // A child dies with this process, whatever ends it.
     let (first, other) = tokio::select! {
         done = listen(tokio::task::spawn_blocking(move || work.run(said)), heard, context) => done?,
-        () = interrupted() => return Err(Failure::new(Exit::Interrupted, "interrupted")),
+        _ = interrupted() => return Err(Failure::new(Exit::Interrupted, "interrupted")),
     };
     context.printer.aside(&first.stderr);
     match other {

@@ -3,12 +3,17 @@
 mod config;
 mod demo;
 mod doctor;
+mod drain;
 mod exec;
 mod given;
 mod id;
 mod job;
+mod jobs;
 mod lint;
+mod log;
+mod pause;
 mod peers;
+mod resume;
 mod run;
 mod service;
 mod status;
@@ -28,6 +33,14 @@ pub(crate) enum Verb {
     Demo(demo::Args),
     /// Lend this machine to the grid, until Ctrl-C
     Worker(worker::Args),
+    /// Suspend what runs here, until a time is over or until resume
+    Pause(pause::Args),
+    /// Go on after pause or drain
+    Resume(resume::Args),
+    /// Finish what is begun and take on nothing new
+    Drain(drain::Args),
+    /// Show what changed about what is lent, and when
+    Log(log::Args),
     /// Say what is lent and when: init, check, show, path, set, unset
     #[command(subcommand)]
     Config(config::Verb),
@@ -45,6 +58,8 @@ pub(crate) enum Verb {
     /// Look after jobs: list, info, wait, results, units, cancel
     #[command(subcommand)]
     Job(job::Verb),
+    /// List the jobs this node knows, or with --open what the grid offers and what this machine takes
+    Jobs(jobs::Args),
     /// Check what is known of a job: signatures, verdicts, and by running units again who lied
     Verify(verify::Args),
     /// Show what the node in the data folder is doing
@@ -66,12 +81,17 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<ExitCode, Failu
         Verb::Exec(args) => return exec::run(args, context).await,
         Verb::Demo(args) => demo::run(&args, context).await,
         Verb::Worker(args) => worker::run(args, context).await,
+        Verb::Pause(args) => pause::run(&args, context).await,
+        Verb::Resume(args) => resume::run(&args, context).await,
+        Verb::Drain(args) => drain::run(&args, context).await,
+        Verb::Log(args) => log::run(&args, context).await,
         Verb::Config(verb) => config::run(&verb, context),
         Verb::Service(verb) => service::run(&verb, context),
         Verb::Submit(args) => submit::run(&args, context).await,
         Verb::Run(args) => run::run(&args, context).await,
         Verb::Lint(args) => lint::run(&args, context),
         Verb::Job(verb) => job::run(&verb, context).await,
+        Verb::Jobs(args) => jobs::run(&args, context).await,
         Verb::Verify(args) => verify::run(args, context).await,
         Verb::Status(args) => status::run(&args, context).await,
         Verb::Peers(args) => peers::run(&args, context).await,

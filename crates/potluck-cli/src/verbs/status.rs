@@ -1,11 +1,13 @@
 //! `potluck status`: what the node in the data folder is doing.
 
-use potluck_node::api::NodeInfo;
+use std::time::Duration;
+
+use potluck_node::api::{HeldUp, LendingInfo, NodeInfo, RunningInfo};
 
 use crate::Context;
 use crate::exit::{Exit, Failure};
 use crate::print::count;
-use crate::quantity::show_size;
+use crate::quantity::{show_duration, show_size};
 use crate::session::running;
 
 /// What can be said.
@@ -39,8 +41,69 @@ fn text(node: &NodeInfo) -> String {
             show_size(node.bytes_on_disk)
         ),
     ];
+    lines.extend(lent(&node.lending));
+    lines.extend(node.lending.running.iter().map(|running| format!("running     {}", at(running))));
     lines.extend(node.idle_reason.iter().map(|reason| format!("idle        {reason}")));
+    // The first reason is the sentence above, if units are held up.
+    let other = |held: &&HeldUp| node.idle_reason.as_ref() != Some(&held.says);
+    let held_up = node.lending.held_up.iter().filter(other);
+    lines.extend(held_up.map(|held| format!("held up     {}", held.says)));
     let unreachable = node.unreachable.iter();
     lines.extend(unreachable.map(|(join, why)| format!("unreachable {join}: {why}")));
     lines.join("\n")
+}
+
+/// What is lent and how much of it is used.
+fn lent(lending: &LendingInfo) -> Vec<String> {
+    let cap = |bytes: Option<u64>| bytes.map_or_else(|| "no cap".to_owned(), show_size);
+    let rate = |bytes: Option<u64>| {
+        bytes.map_or_else(|| "no cap".to_owned(), |bytes| format!("{}/s", show_size(bytes)))
+    };
+    let mut lines = vec![
+        format!(
+            "lent now    {}, {} % of a core each, {} of memory, {} of disk",
+            count(lending.slots, "slot"),
+            lending.cpu_percent,
+            cap(lending.memory_bytes),
+            cap(lending.disk_bytes)
+        ),
+        format!(
+            "network     up {}, down {}; moved {} today, {} this month, {} ever",
+            rate(lending.upload_per_s),
+            rate(lending.download_per_s),
+            show_size(lending.today_bytes),
+            show_size(lending.month_bytes),
+            show_size(lending.ever_bytes)
+        ),
+    ];
+    lines.extend(
+        lending
+            .config_error
+            .iter()
+            .map(|error| format!("settings    {error}; the settings stay as they were")),
+    );
+    if !lending.restart_needed.is_empty() {
+        let keys = lending.restart_needed.join(", ");
+        lines.push(format!("settings    {keys}: changed, and hold once the node is started again"));
+    }
+    lines
+}
+
+/// What one slot is at.
+fn at(running: &RunningInfo) -> String {
+    let short = |id: &str| id.get(..8).unwrap_or(id).to_owned();
+    let label =
+        if running.label.is_empty() { String::new() } else { format!(" ({})", running.label) };
+    let left = running.left_ms.map_or_else(String::new, |ms| {
+        format!(", about {} to go", show_duration(Duration::from_millis(ms)))
+    });
+    let still = if running.suspended { ", suspended" } else { "" };
+    format!(
+        "slot {}: job {}{label} for {}, {} done, {} here{left}{still}",
+        running.slot,
+        short(&running.job),
+        short(&running.submitter),
+        count(running.units_done, "unit"),
+        running.units_left
+    )
 }

@@ -141,7 +141,7 @@ async fn check(context: &Context, file: PathBuf, sample: Sample) -> Result<Repor
     // A sandbox dies with this process, whatever ends it.
     let report = tokio::select! {
         report = listen => report,
-        () = interrupted() => Err(Failure::new(Exit::Interrupted, "interrupted; nothing is decided")),
+        _ = interrupted() => Err(Failure::new(Exit::Interrupted, "interrupted; nothing is decided")),
     };
     context.printer.wipe();
     report

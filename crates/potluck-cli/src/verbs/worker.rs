@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use potluck_node::api::NodeInfo;
-use potluck_node::{Node, Options, control_socket};
+use potluck_node::{Node, Options, control_socket, parse_duration};
 use serde_json::json;
 use tokio::time::{interval, timeout};
 
 use crate::Context;
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
-use crate::interrupt::interrupted;
+use crate::interrupt::{Ending, interrupted};
 use crate::print::count;
 use crate::session::connect_own;
 use crate::settings::SettingArgs;
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// cores]
     #[arg(long, value_name = "N")]
     slots: Option<u16>,
+    /// How long to finish what is begun after a SIGTERM
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = parse_duration)]
+    grace: Duration,
     #[command(flatten)]
     settings: SettingArgs,
     // Returns wrong results, to show and test that it is found out. Not in the help, and no key of
@@ -58,7 +61,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     };
     let node = tokio::select! {
         node = start => node?,
-        () = &mut interrupted => return Ok(Exit::Done),
+        _ = &mut interrupted => return Ok(Exit::Done),
     };
     if let Some(warning) = node.warning() {
         context.printer.note(format!("warning: {warning}"));
@@ -67,16 +70,39 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     let info = client.node().await?;
     let greeting = json!({ "id": info.id, "listen": info.listen, "slots": info.slots });
     context.printer.answer(&greeting, || text(&info))?;
-    tokio::select! {
-        () = interrupted => {}
-        () = node.stopped() => {}
+    let ending = tokio::select! {
+        ending = interrupted => ending,
+        () = node.stopped() => Ending::Now,
         failure = tell_of_joining(context, &mut client, joins) => return Err(failure),
+    };
+    if ending == Ending::Soon {
+        drain(context, &node, args.grace).await;
     }
     context.printer.note("stopping");
     if timeout(STOP_TIMEOUT, node.stop()).await.is_err() {
         context.printer.note("the node did not stop in time; what it had acknowledged is on disk");
     }
     Ok(Exit::Done)
+}
+
+/// Lets the node finish what is begun, for so long at most or until somebody asks again.
+async fn drain(context: &Context, node: &Node, grace: Duration) {
+    let Ok(mut client) = connect_own(&control_socket(&context.data)).await else { return };
+    match client.node().await {
+        Ok(info) if info.slots_busy == 0 => return,
+        Ok(_) | Err(_) => {}
+    }
+    if client.drain(true).await.is_err() {
+        return;
+    }
+    context.printer.note("finishing what is begun; Ctrl-C stops at once");
+    tokio::select! {
+        () = node.stopped() => {}
+        _ = interrupted() => {}
+        () = tokio::time::sleep(grace) => {
+            context.printer.note("not all of it was done in time; others will do it");
+        }
+    }
 }
 
 /// Says whom the node can't reach, until it has reached somebody; ends only if the node is broken.

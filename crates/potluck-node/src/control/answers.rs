@@ -27,6 +27,7 @@ pub(super) fn node(hub: &Hub, manner: Manner) -> NodeInfo {
         bytes_received: stats.wire_bytes_received,
         bytes_on_disk: hub.store().usage(),
         idle_reason: peer.idle_reason(hub.now()),
+        lending: super::lending::lending(hub),
         unreachable: unreachable(hub),
     }
 }

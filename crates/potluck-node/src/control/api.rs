@@ -17,10 +17,14 @@
 //! | `POST /v1/jobs/ID/close`, a signed close record's bytes | [`JobInfo`] |
 //! | `GET /v1/given?by=day` | [`crate::GivenInfo`]; `by` may be `submitter` or left out |
 //! | `GET /v1/given/export` | the record of giving with its signed records, see `docs/giving.md` |
+//! | `POST /v1/pause?for_ms=N`, `/v1/resume`, `/v1/drain?exit=true` | [`NodeInfo`] as it is from then on; without `for_ms` a pause has no end |
+//! | `GET /v1/log` | list of [`LogLine`], the newest 1,000, oldest first |
+//! | `GET /v1/offers` | list of [`Offer`]: jobs that still want work |
 //! | `POST /v1/stop` | an empty answer; then the node stops |
 //!
 //! Whatever is refused is answered with a status of 400 and up and a [`Refused`].
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use potluck_unit::{JobId, ResultHash};
@@ -80,8 +84,104 @@ pub struct NodeInfo {
     pub bytes_on_disk: u64,
     /// Why no slot is busy, if none is.
     pub idle_reason: Option<String>,
+    /// What this machine lends now, and what keeps it from more.
+    pub lending: LendingInfo,
     /// `--join` addresses with the last error each, for those not connected.
     pub unreachable: Vec<(String, String)>,
+}
+
+/// What a machine lends now. No number is no cap.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct LendingInfo {
+    /// Units at once; 0 while units are held up.
+    pub slots: u16,
+    /// Of one core, for each slot.
+    pub cpu_percent: u8,
+    /// Memory of everything together.
+    pub memory_bytes: Option<u64>,
+    /// Disk below the data folder.
+    pub disk_bytes: Option<u64>,
+    /// How much of that is used.
+    pub disk_used_bytes: u64,
+    /// Bytes sent in a second.
+    pub upload_per_s: Option<u64>,
+    /// Bytes received in a second.
+    pub download_per_s: Option<u64>,
+    /// Which section of the config file `slots`, `cpu-percent`, `memory`, `upload` and `download` come
+    /// from.
+    pub from: BTreeMap<String, String>,
+    /// Every rule that says no now, the most important one first.
+    pub held_up: Vec<HeldUp>,
+    /// Whether only what is begun is finished.
+    pub draining: bool,
+    /// Whether units were paused for so long that they were given back.
+    pub released: bool,
+    /// Bytes sent and received since the local day began.
+    pub today_bytes: u64,
+    /// Since the local month began.
+    pub month_bytes: u64,
+    /// Since the data folder was made.
+    pub ever_bytes: u64,
+    /// What is wrong with the config file; its older settings hold.
+    pub config_error: Option<String>,
+    /// Keys that were changed and hold after a restart.
+    pub restart_needed: Vec<String>,
+    /// What is on each slot that has anything.
+    pub running: Vec<RunningInfo>,
+}
+
+/// A rule that says no.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HeldUp {
+    /// Its key in the config file.
+    pub rule: String,
+    /// What it holds up: `units`, `network`, or `intake` of anything new.
+    pub what: String,
+    /// A sentence for a person.
+    pub says: String,
+    /// When it stops if nothing else changes, in milliseconds since the Unix epoch, where that is known.
+    pub until_ms: Option<u64>,
+}
+
+/// What is on a slot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunningInfo {
+    /// The slot, from 0.
+    pub slot: u16,
+    /// The job.
+    pub job: String,
+    /// What its submitter calls it.
+    pub label: String,
+    /// For whom.
+    pub submitter: String,
+    /// Since when the slot is at this job, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Units of it that ended there since.
+    pub units_done: u64,
+    /// Units there that have not ended.
+    pub units_left: usize,
+    /// How long those take, in milliseconds, as far as that is known.
+    pub left_ms: Option<u64>,
+    /// Whether it stands still.
+    pub suspended: bool,
+}
+
+/// Something that happened to what is lent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What, in words for a person.
+    pub says: String,
+}
+
+/// A job that still wants work.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Offer {
+    /// The job.
+    pub job: JobInfo,
+    /// Why this machine does not take it; none if it does.
+    pub refused: Option<String>,
 }
 
 /// Another peer.

@@ -7,6 +7,7 @@ pub mod api;
 mod answers;
 mod evidence;
 mod giving;
+mod lending;
 mod routes;
 
 use std::path::{Path, PathBuf};

@@ -86,6 +86,11 @@ pub(super) fn router(line: Line) -> Router {
         .route("/v1/jobs/{id}/close", post(close))
         .route("/v1/given", get(super::giving::given))
         .route("/v1/given/export", get(super::giving::export))
+        .route("/v1/pause", post(super::lending::pause))
+        .route("/v1/resume", post(super::lending::resume))
+        .route("/v1/drain", post(super::lending::drain))
+        .route("/v1/log", get(super::lending::log))
+        .route("/v1/offers", get(super::lending::offers))
         .route("/v1/stop", post(stop))
         .with_state(Arc::new(line))
 }

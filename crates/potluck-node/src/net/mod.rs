@@ -332,10 +332,6 @@ impl Net {
     /// Stops using the network, or uses it again. `why` is what neighbours are told, such as `its
     /// traffic quota is used up`; none opens. After the goodbyes, nothing leaves, dials and fetches
     /// fail, and whoever calls gets no answer. What arrives all the same is counted and thrown away.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the budget, which decides this, comes later")
-    )]
     pub(crate) fn set_shut(&self, why: Option<&str>) {
         let shared = &self.0.0;
         let was = std::mem::replace(&mut *shared.shut(), why.map(str::to_owned));

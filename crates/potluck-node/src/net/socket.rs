@@ -298,7 +298,10 @@ mod tests {
 
     /// A socket on which batches of datagrams have arrived: bytes, stride and mark.
     #[derive(Debug)]
-    struct Fake(Mutex<VecDeque<(Vec<u8>, usize, Option<EcnCodepoint>)>>);
+    struct Fake(Mutex<VecDeque<Arrived>>);
+
+    /// Bytes, how long each datagram in them is, and its mark of congestion.
+    type Arrived = (Vec<u8>, usize, Option<EcnCodepoint>);
 
     #[derive(Debug)]
     struct AlwaysWritable;

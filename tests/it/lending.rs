@@ -1,0 +1,168 @@
+//! What a machine lends, changed while it works: by its owner's orders, its settings, and signals.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::grid::{Grid, Worker, descendants, finish, potluck, signal, until};
+
+/// A WASI command that computes for a good second and ends.
+const SECOND: &str = r#"(module (memory (export "memory") 1) (func (export "_start") (local i64)
+    (loop $again
+        (local.set 0 (i64.add (local.get 0) (i64.const 1)))
+        (br_if $again (i64.lt_u (local.get 0) (i64.const 1500000000))))))"#;
+
+/// Submits `units` of `module` to the first worker.
+fn submit(grid: &Grid, module: &str, units: &str, more: &[&str]) -> String {
+    let module = grid.file("module.wat", module);
+    let mut args = vec!["submit", module.to_str().unwrap(), "--array", units, "-k", "1"];
+    args.extend(more);
+    grid.ok(&args).trim().to_owned()
+}
+
+fn status(worker: &Worker) -> Value {
+    worker.ask(&["status"])
+}
+
+fn idle(worker: &Worker) -> String {
+    status(worker)["idle_reason"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Waits until the sandbox of a worker runs something.
+fn until_running(worker: &Worker) {
+    until("a unit runs", || {
+        status(worker)["lending"]["running"].as_array().is_some_and(|running| !running.is_empty())
+    });
+    until("its sandbox is there", || !descendants(worker.pid()).is_empty());
+}
+
+/// The state of a process as the kernel shows it, such as `T` for one that is stopped.
+fn state(pid: u32) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').and_then(|(_, rest)| rest.trim().chars().next()).unwrap_or('?')
+}
+
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    rest.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
+fn settings(worker: &Worker) -> PathBuf {
+    worker.data.join("potluck.toml")
+}
+
+#[test]
+fn a_pause_stops_what_runs_says_so_and_loses_nothing() {
+    let grid = Grid::of(1);
+    let worker = grid.worker(0);
+    let id = submit(&grid, SECOND, "0-1", &[]);
+    until_running(worker);
+    let paused = worker.ask(&["pause", "--for", "1h"]);
+    assert_eq!(paused["lending"]["slots"], 0);
+    assert_eq!(paused["lending"]["held_up"][0]["rule"], "potluck pause");
+    assert!(paused["lending"]["held_up"][0]["until_ms"].as_u64().is_some(), "{paused}");
+    let children = descendants(worker.pid());
+    until("its sandboxes stand still", || {
+        children.iter().all(|pid| matches!(state(*pid), 'T' | '?' | 'Z'))
+    });
+    let before: u64 = children.iter().map(|pid| cpu_ticks(*pid)).sum();
+    assert!(idle(worker).starts_with("paused"), "{}", idle(worker));
+    assert!(status(worker)["lending"]["running"][0]["suspended"].as_bool().unwrap());
+    assert_eq!(children.iter().map(|pid| cpu_ticks(*pid)).sum::<u64>(), before);
+    worker.ask(&["resume"]);
+    grid.ok(&["job", "wait", &id, "--timeout", "110s"]);
+    let log = finish(potluck(&worker.data, &["log"])).out;
+    for line in ["asked to pause for 3600 s", "asked to go on"] {
+        assert!(log.contains(line), "{log}");
+    }
+}
+
+#[test]
+fn new_settings_hold_without_a_restart_and_broken_ones_change_nothing() {
+    let mut grid = Grid::new();
+    grid.add(&[]);
+    let worker = grid.worker(0);
+    std::fs::write(settings(worker), "[budget]\ncpu-percent = 40\n").unwrap();
+    until("the new share holds", || status(worker)["lending"]["cpu_percent"] == 40);
+    std::fs::write(settings(worker), "[budget]\ncpu-percent = 400\n").unwrap();
+    until("the broken file is noticed", || status(worker)["lending"]["config_error"].is_string());
+    let now = status(worker);
+    assert_eq!(now["lending"]["cpu_percent"], 40);
+    let error = now["lending"]["config_error"].as_str().unwrap();
+    assert!(error.contains("line 2") && error.contains("cpu-percent"), "{error}");
+    std::fs::write(settings(worker), "[budget]\nwork-hours = []\n").unwrap();
+    until("it is never the hour to work", || idle(worker).contains("work-hours"));
+    assert_eq!(status(worker)["lending"]["config_error"], Value::Null);
+}
+
+#[test]
+fn what_a_donor_denies_is_not_run_and_the_reason_is_shown() {
+    let grid = Grid::of(2);
+    for worker in grid.workers() {
+        std::fs::write(settings(worker), "[choice]\ndeny-labels = [\"coin*\"]\n").unwrap();
+    }
+    until("the choice holds", || {
+        grid.workers().all(|worker| {
+            finish(potluck(&worker.data, &["log"])).out.contains("potluck.toml was read anew")
+        })
+    });
+    // Nobody keeps it, so there is nobody to hand it to.
+    let module = grid.file("module.wat", SECOND);
+    let coins = grid.run(&["submit", module.to_str().unwrap(), "-k", "1", "--label", "coins"]);
+    assert_eq!(coins.code, 3, "{}", coins.err);
+    let offers = |worker: &Worker| finish(potluck(&worker.data, &["--json", "jobs", "--open"])).out;
+    until("the job is known everywhere", || {
+        grid.workers().all(|worker| offers(worker).contains("coins"))
+    });
+    for worker in grid.workers() {
+        let offers = offers(worker);
+        assert!(offers.contains("deny-labels") && offers.contains("coins"), "{offers}");
+    }
+    until("a worker says why it is idle", || idle(grid.worker(1)).contains("deny-labels"));
+    let taken = submit(&grid, SECOND, "0", &["--label", "other"]);
+    grid.ok(&["job", "wait", &taken, "--timeout", "110s"]);
+    for worker in grid.workers() {
+        assert!(offers(worker).contains("\"accepted\":0"), "{}", offers(worker));
+    }
+}
+
+#[test]
+fn a_drained_worker_finishes_what_it_began_and_ends_by_itself() {
+    let mut grid = Grid::of(1);
+    let id = submit(&grid, SECOND, "0-9", &[]);
+    until_running(grid.worker(0));
+    let drained = finish(potluck(&grid.worker(0).data, &["drain", "--then-exit"]));
+    assert_eq!(drained.code, 0, "{}", drained.err);
+    let ended = finish(potluck(&grid.worker(0).data, &["status"]));
+    assert_ne!(ended.code, 0, "{}", ended.out);
+    // What it had not begun is still to be done, and what it did is not lost.
+    grid.restart(0);
+    let before = grid.worker(0).ask(&["job", "info", &id]);
+    assert!(before["accepted"].as_u64().unwrap() >= 1, "{before}");
+    grid.ok(&["job", "wait", &id, "--timeout", "110s"]);
+}
+
+#[test]
+fn a_terminated_worker_hands_in_the_unit_it_is_at() {
+    let mut grid = Grid::of(1);
+    let id = submit(&grid, SECOND, "0-9", &[]);
+    until_running(grid.worker(0));
+    let pid = grid.worker(0).pid();
+    signal(pid, "TERM");
+    until("the worker has ended", || {
+        !std::path::Path::new(&format!("/proc/{pid}/cmdline")).exists() || is_over(pid)
+    });
+    grid.restart(0);
+    let info = grid.worker(0).ask(&["job", "info", &id]);
+    assert!(info["accepted"].as_u64().unwrap() >= 1, "{info}");
+}
+
+fn is_over(pid: u32) -> bool {
+    Command::new("sh")
+        .args(["-c", &format!("kill -0 {pid}")])
+        .status()
+        .is_ok_and(|status| !status.success())
+        || state(pid) == 'Z'
+}
