@@ -249,7 +249,7 @@ impl Drop for SmallDisk {
 }
 
 /// A process's part of the memory it is in, or all of that where the system does not say.
-fn pss(pid: u32) -> u64 {
+pub(crate) fn pss(pid: u32) -> u64 {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
     let kib = |text: String, key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key))?;
@@ -261,7 +261,7 @@ fn pss(pid: u32) -> u64 {
 }
 
 /// What the files and folders below a path take on disk.
-fn du(path: &Path) -> u64 {
+pub(crate) fn du(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     // Files come and go meanwhile.
     let Ok(about) = std::fs::symlink_metadata(path) else { return 0 };
@@ -306,7 +306,7 @@ const FOREVER: &str =
     r#"(module (memory (export "memory") 1) (func (export "_start") (loop (br 0))))"#;
 
 /// Takes all the memory it can have and most of the stack.
-const GREEDY: &str = r#"(module (memory (export "memory") 1)
+pub(crate) const GREEDY: &str = r#"(module (memory (export "memory") 1)
   (func $deep (param $n i32) (result i32)
     (if (i32.eqz (local.get $n)) (then (return (i32.const 0))))
     (i32.add (call $deep (i32.sub (local.get $n) (i32.const 1))) (local.get $n)))
@@ -316,7 +316,7 @@ const GREEDY: &str = r#"(module (memory (export "memory") 1)
     (drop (call $deep (i32.const 3000000)))))"#;
 
 /// Says 8 MiB that no other unit says.
-const FLOOD: &str = r#"(module
+pub(crate) const FLOOD: &str = r#"(module
   (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 20)

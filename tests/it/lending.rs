@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::budget::{FLOOD, GREEDY, du, pss};
 use crate::grid::{Grid, Worker, descendants, finish, potluck, signal, until};
 
 /// A WASI command that computes for a good second and ends.
@@ -126,6 +127,43 @@ fn what_a_donor_denies_is_not_run_and_the_reason_is_shown() {
     for worker in grid.workers() {
         assert!(offers(worker).contains("\"accepted\":0"), "{}", offers(worker));
     }
+}
+
+#[test]
+fn the_disk_that_is_lent_is_never_exceeded_and_that_it_is_full_is_said() {
+    const LENT: u64 = 96 << 20;
+    let mut grid = Grid::new();
+    grid.add(&["--set", "budget.disk=96MiB"]);
+    let worker = grid.worker(0);
+    submit(&grid, FLOOD, "0-29", &["--output-limit", "8MiB"]);
+    let held_up = || status(worker)["lending"]["held_up"].to_string();
+    until("the disk is full", || {
+        let used = du(&worker.data);
+        assert!(used <= LENT, "{used} bytes on disk");
+        held_up().contains("\"rule\":\"disk\"")
+    });
+    let done = status(worker)["units_run"].as_u64().unwrap();
+    assert!((2..30).contains(&done), "{done} units run");
+    assert!(du(&worker.data) <= LENT);
+}
+
+#[test]
+fn all_that_a_worker_runs_stays_within_the_memory_that_is_lent() {
+    const LENT: u64 = 1 << 30;
+    let mut grid = Grid::new();
+    grid.add(&["--slots", "3", "--set", "budget.memory=1GiB"]);
+    let worker = grid.worker(0);
+    submit(&grid, GREEDY, "0-29", &["--memory", "256MiB"]);
+    let (mut most, mut looks) = (0, 0);
+    until("guests have taken what they can", || {
+        let tree = [vec![worker.pid()], descendants(worker.pid())].concat();
+        let memory = tree.into_iter().map(pss).sum::<u64>();
+        assert!(memory <= LENT, "{memory} bytes of memory");
+        most = most.max(memory);
+        looks += 1;
+        // One guest that has filled its memory, at least.
+        looks > 40 && most > 256 << 20
+    });
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod idle;
 mod identity;
 mod hostile;
 mod largest;
+#[cfg(target_os = "linux")]
 mod lending;
 mod lint;
 mod programs;

@@ -79,7 +79,12 @@ impl Lender {
 /// What the peer is to know of the machine.
 pub(crate) fn reading(now: Time, measured: Measured, hub: &Hub, traffic: &Traffic) -> Reading {
     traffic.turn(now, measured.day_ends, measured.month_ends);
-    Reading { disk_bytes: Some(hub.disk_used()), ..bare_reading(measured, traffic) }
+    // What was refused did not fit beside what is set aside: for the rule the disk is used up.
+    let disk_bytes = match hub.disk_full() {
+        None => hub.disk_used(),
+        Some(_) => hub.disk_used().max(hub.peer().allowance().disk_bytes),
+    };
+    Reading { disk_bytes: Some(disk_bytes), ..bare_reading(measured, traffic) }
 }
 
 /// The same without the loop, which knows what is on disk.

@@ -109,6 +109,11 @@ impl Hub {
         self.slots.as_ref().map_or_else(|| self.store().usage(), |slots| slots.disk().used)
     }
 
+    /// Why nothing more is taken onto the disk, if nothing is.
+    pub(crate) fn disk_full(&self) -> Option<String> {
+        self.slots.as_ref().and_then(|slots| slots.disk().full)
+    }
+
     /// The user said something.
     pub(crate) fn note_order(&mut self, order: Order) {
         let line = match order {

@@ -149,6 +149,8 @@ impl Store {
         quota.count_others(&self.0.data);
         let full = if quota.is_out_of_space() {
             Some("the disk has no space left".to_owned())
+        } else if quota.is_short() {
+            Some("what is lent of the disk has no room for what was to be written".to_owned())
         } else {
             quota.reserve(Store::FULL_BELOW_BYTES).err().map(|error| error.to_string())
         };

@@ -34,6 +34,7 @@ struct Used {
     reserved: u64,
     /// The most that was refused since somebody last asked, and when that was.
     refused: Option<u64>,
+    refused_at: Option<Instant>,
     asked: Option<Instant>,
 }
 
@@ -50,6 +51,7 @@ impl Used {
 
     fn refuse(&mut self, bytes: u64, wanted: u64, max: u64) -> StoreError {
         self.refused = self.refused.max(Some(wanted));
+        self.refused_at = Some(Instant::now());
         StoreError::Full { bytes, used: self.kept(), max }
     }
 }
@@ -107,6 +109,11 @@ impl Quota {
         used.reserved += wanted;
         drop(used);
         Ok(Room { quota: Arc::clone(self), bytes: wanted })
+    }
+
+    /// Whether something was refused a short while ago. Who waits for room asks every second.
+    pub(super) fn is_short(&self) -> bool {
+        self.lock().refused_at.is_some_and(|at| at.elapsed() < SHORT_FOR)
     }
 
     /// Whether a file of so many bytes could be written now.
@@ -231,6 +238,8 @@ fn whole(path: &Path, depth: u32) -> u64 {
 const BLOCK_BYTES: u64 = 4096;
 /// A name of 64 digits, and a share of the room that folders leave between names.
 const NAME_BYTES: u64 = 128;
+/// So long after a refusal the disk counts as used up.
+const SHORT_FOR: Duration = Duration::from_secs(10);
 /// What is left for the database while it is small.
 const DATABASE_STEP_MIN: u64 = 4 << 20;
 /// Somebody else's folders are counted so deep.
