@@ -242,11 +242,12 @@ async fn first_events(
     (Some(lender), vec![Event::Reading(reading), Event::Rules(Box::new(rules.clone()))])
 }
 
-/// A node that lends nothing does what its user asks of it now, and keeps to the caps on rates and disk.
+/// A node that lends nothing does what its user asks of it now: it keeps to the caps on rates that the
+/// user has set, and to that on disk. Defaults are for donors.
 fn rules_of_who_lends_nothing(rules: &Rules) -> Rules {
     let mut bare = Rules::unlimited();
-    bare.base.upload_per_s = rules.base.upload_per_s;
-    bare.base.download_per_s = rules.base.download_per_s;
+    bare.base.upload_per_s = rules.base.upload_per_s.or(bare.base.upload_per_s);
+    bare.base.download_per_s = rules.base.download_per_s.or(bare.base.download_per_s);
     bare.disk_bytes = rules.disk_bytes;
     bare
 }
@@ -385,6 +386,17 @@ pub fn read_or_create_key(data: &Path) -> anyhow::Result<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_lends_nothing_is_held_to_what_was_set_and_to_no_default() {
+        let mut rules = Rules::default();
+        rules.base.upload_per_s = Some(9000);
+        let bare = rules_of_who_lends_nothing(&rules);
+        let unlimited = Rules::unlimited().base;
+        assert_eq!(bare.base.upload_per_s, Some(9000));
+        assert_eq!(bare.base.download_per_s, unlimited.download_per_s);
+        assert!(unlimited.download_per_s.is_some(), "or the default would hold");
+    }
 
     #[test]
     fn a_node_on_one_address_says_only_that() {
