@@ -196,6 +196,20 @@ fn a_terminated_worker_hands_in_the_unit_it_is_at() {
     assert!(info["accepted"].as_u64().unwrap() >= 1, "{info}");
 }
 
+#[test]
+fn what_a_donor_calls_itself_is_shown_to_others() {
+    let mut grid = Grid::of(1);
+    grid.add(&["--set", "donor.nickname=Ada", "--set", "donor.team=kitchen"]);
+    let named = grid.worker(1).id.clone();
+    until("the other worker knows its name", || {
+        let peers = grid.worker(0).ask(&["peers"]);
+        let peer = peers.as_array().unwrap().iter().find(|peer| peer["id"] == named.as_str());
+        peer.is_some_and(|peer| peer["nickname"] == "Ada" && peer["team"] == "kitchen")
+    });
+    let shown = finish(potluck(&grid.worker(0).data, &["peers"])).out;
+    assert!(shown.contains("Ada (kitchen)"), "{shown}");
+}
+
 /// Whether a process has ended, reaped or not.
 fn is_over(pid: u32) -> bool {
     !crate::grid::is_alive(pid)

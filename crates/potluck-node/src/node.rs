@@ -335,6 +335,8 @@ fn peer_config(
         addresses: own_addresses(net.local_address()),
         joins: joins.iter().filter_map(|join| join.address).collect(),
         agent: AGENT.to_owned(),
+        nickname: resolved.settings.text("donor.nickname").to_owned(),
+        team: resolved.settings.text("donor.team").to_owned(),
         seed,
         open: resolved.open,
         ..potluck_peer::Config::default()

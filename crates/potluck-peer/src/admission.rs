@@ -134,7 +134,8 @@ mod tests {
     fn contact(n: u8, identity: Identity) -> Signed {
         let addresses = vec![([127, 0, 0, 1], n.into()).into()];
         let agent = "test".to_owned();
-        let contact = Contact { made: NOW, addresses, slots: 1, agent, identity };
+        let (nickname, team) = (String::new(), String::new());
+        let contact = Contact { made: NOW, addresses, slots: 1, agent, nickname, team, identity };
         Signed::sign(&key(n), Record::Contact(contact))
     }
 

@@ -36,6 +36,10 @@ pub struct Config {
     pub joins: Vec<SocketAddr>,
     /// The software and its version.
     pub agent: String,
+    /// What the donor wants to be called; within the bounds of [`potluck_unit::Contact`].
+    pub nickname: String,
+    /// With whom the donor wants to be counted; likewise.
+    pub team: String,
     /// Seeds every choice by chance.
     pub seed: u64,
     /// How it checks signatures; none for the plain way.

@@ -276,6 +276,8 @@ impl World {
                 addresses: (0..input.below(9)).map(|_| address(input.byte())).collect(),
                 slots: u16::from(input.byte()) * 4,
                 agent: String::new(),
+                nickname: String::new(),
+                team: String::new(),
                 identity,
             }),
             5 => match input.one(&self.batches).and_then(|batch| proof(input, &batch)) {

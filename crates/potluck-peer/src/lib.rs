@@ -509,6 +509,8 @@ impl Peer {
             addresses: addresses.iter().take(Contact::ADDRESSES_MAX).copied().collect(),
             slots: self.slots_said().min(Contact::SLOTS_MAX),
             agent: self.config.agent.chars().take(Contact::AGENT_BYTES_MAX).collect(),
+            nickname: self.config.nickname.clone(),
+            team: self.config.team.clone(),
             identity: self.config.identity,
         };
         let contact = Signed::sign(&self.key, Record::Contact(contact));

@@ -436,6 +436,8 @@ mod tests {
             addresses: vec![address(n.into())],
             slots,
             agent: "test".to_owned(),
+            nickname: String::new(),
+            team: String::new(),
             identity: potluck_unit::Identity::NONE,
         };
         Signed::sign(&Key::of_secret(&[n; 32]), Record::Contact(contact))

@@ -91,6 +91,10 @@ pub struct PeerStatus {
     pub slots: u16,
     /// Its software.
     pub agent: String,
+    /// What its donor wants to be called; anybody may call itself anything.
+    pub nickname: String,
+    /// With whom its donor wants to be counted, likewise.
+    pub team: String,
     /// Whether its word counts no longer, because this peer convicted it.
     pub convicted: bool,
     /// What this peer has seen of its work.
@@ -208,6 +212,8 @@ impl Peer {
                 connected: self.roster.is_neighbour(peer),
                 slots: contact.map_or(0, |contact| contact.slots),
                 agent: contact.map_or_else(String::new, |contact| contact.agent.clone()),
+                nickname: contact.map_or_else(String::new, |contact| contact.nickname.clone()),
+                team: contact.map_or_else(String::new, |contact| contact.team.clone()),
                 convicted: self.standing.is_out(peer),
                 standing: self.standing.level(self.told_at, peer, LIKELY_WRONG),
                 credit: u32::try_from(self.standing.credit(self.told_at, peer)).unwrap_or(u32::MAX),

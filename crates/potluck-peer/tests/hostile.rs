@@ -144,6 +144,8 @@ fn record(chance: &mut Chance, known: JobId) -> Arc<[u8]> {
             addresses: vec![([0, 0, 0, 0], chance.below(65_536) as u16).into()],
             slots: chance.below(1024) as u16,
             agent: String::new(),
+            nickname: String::new(),
+            team: String::new(),
             identity: Identity::NONE,
         }),
         _ => {

@@ -366,7 +366,8 @@ impl Forge<'_> {
 
     fn contact(&self, key: &Key, addresses: Vec<SocketAddr>, slots: u16) -> Signed {
         let agent = "sim".to_owned();
-        let contact = Contact { made: self.now, addresses, slots, agent, identity: Identity::NONE };
+        let (nickname, team, identity) = (String::new(), String::new(), Identity::NONE);
+        let contact = Contact { made: self.now, addresses, slots, agent, nickname, team, identity };
         Signed::sign(key, Record::Contact(contact))
     }
 }

@@ -353,6 +353,8 @@ pub(crate) mod tests {
                 addresses: vec![([127, 0, 0, 1], 7117).into()],
                 slots: 2,
                 agent: "potluck/0.1.0".to_owned(),
+                nickname: "Ada".to_owned(),
+                team: "kitchen".to_owned(),
                 identity: Identity { born: Time(1_690_000_000_000), nonce: 70_000_000 },
             }),
             Record::Close(Close {

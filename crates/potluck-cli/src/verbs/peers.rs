@@ -25,15 +25,26 @@ pub(crate) async fn run(_: &Args, context: &Context) -> Result<Exit, Failure> {
 }
 
 fn text(peers: &[PeerInfo]) -> String {
-    let heading = ["peer", "slots", "state", "standing", "addresses"].map(str::to_owned).to_vec();
+    let heading =
+        ["peer", "slots", "state", "standing", "name", "addresses"].map(str::to_owned).to_vec();
     let rows = peers.iter().map(|peer| {
         let state = if peer.connected { "connected" } else { "known" };
         let addresses: Vec<String> = peer.addresses.iter().map(ToString::to_string).collect();
         let short = peer.id.chars().take(16).collect();
         let slots = peer.slots.to_string();
-        vec![short, slots, state.to_owned(), standing(peer), addresses.join(" ")]
+        vec![short, slots, state.to_owned(), standing(peer), name(peer), addresses.join(" ")]
     });
     table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>())
+}
+
+/// What its donor calls itself.
+fn name(peer: &PeerInfo) -> String {
+    match (peer.nickname.as_str(), peer.team.as_str()) {
+        ("", "") => "-".to_owned(),
+        (nickname, "") => nickname.to_owned(),
+        ("", team) => format!("({team})"),
+        (nickname, team) => format!("{nickname} ({team})"),
+    }
 }
 
 /// What this node has seen of a peer's work. Proven lies come first.
@@ -63,11 +74,26 @@ mod tests {
             bytes_received: None,
             slots: 2,
             agent: String::new(),
+            nickname: "Ada".to_owned(),
+            team: String::new(),
             convicted,
             standing: "established".to_owned(),
             credit: 9,
             strikes,
         }
+    }
+
+    #[test]
+    fn a_name_is_nickname_and_team() {
+        let named = |nickname: &str, team: &str| {
+            let (nickname, team) = (nickname.to_owned(), team.to_owned());
+            name(&PeerInfo { nickname, team, ..peer(false, 0) })
+        };
+        assert_eq!(named("Ada", "kitchen"), "Ada (kitchen)");
+        assert_eq!(
+            [named("Ada", ""), named("", "kitchen"), named("", "")],
+            ["Ada", "(kitchen)", "-"]
+        );
     }
 
     #[test]

@@ -190,8 +190,8 @@ pub static KEYS: &[Key] = &[
     key("choice.allow-modules", Kind::Modules, "", "run these modules alone; none is all"),
     key("choice.deny-modules", Kind::Modules, "", "never run these modules"),
     key("choice.input-max", Kind::Quota(0), "1GiB", "take no job with larger inputs"),
-    key("donor.nickname", Kind::Text(64), "", "no use yet; meant to be shown to other peers"),
-    key("donor.team", Kind::Text(64), "", "no use yet; meant to be shown to other peers"),
+    key("donor.nickname", Kind::Text(32), "", "shown to other peers; none by default").restart(),
+    key("donor.team", Kind::Text(32), "", "shown to other peers; none by default").restart(),
 ];
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use potluck_peer::Hours;
-use potluck_unit::{BlobId, PeerId};
+use potluck_unit::{BlobId, Contact, PeerId};
 
 use crate::quantity::{parse_duration, parse_rate, parse_size, write_duration, write_size};
 
@@ -280,7 +280,7 @@ impl Kind {
         let fits = match self {
             Kind::OneOf(words) => words.contains(&text),
             Kind::Address => return Some(text.parse::<SocketAddr>().ok()?.to_string()),
-            Kind::Text(max) => text.len() <= max && plain,
+            Kind::Text(max) => text.len() <= max && Contact::is_name(text),
             Kind::Hours | Kind::Stretch => text.parse::<Hours>().is_ok(),
             Kind::Joins => is_join(text) && plain,
             Kind::Programs => {

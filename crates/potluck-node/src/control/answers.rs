@@ -52,6 +52,8 @@ pub(super) fn peers(hub: &Hub) -> Vec<PeerInfo> {
             bytes_received: neighbour.map(|neighbour| neighbour.moved.received),
             slots: status.slots,
             agent: status.agent,
+            nickname: status.nickname,
+            team: status.team,
             convicted: status.convicted,
             standing: level(status.standing).to_owned(),
             credit: status.credit,

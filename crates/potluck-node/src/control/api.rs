@@ -205,6 +205,10 @@ pub struct PeerInfo {
     pub slots: u16,
     /// Its software.
     pub agent: String,
+    /// What its donor wants to be called; anybody may call itself anything.
+    pub nickname: String,
+    /// With whom its donor wants to be counted, likewise.
+    pub team: String,
     /// Whether its word counts no longer: this node holds proof that it lied.
     pub convicted: bool,
     /// What this node has seen of its work: `newcomer`, `established` or `veteran`.

@@ -33,6 +33,8 @@ fn contact(n: u8, made: Time) -> Signed {
         addresses,
         slots: 1,
         agent: String::new(),
+        nickname: String::new(),
+        team: String::new(),
     };
     Signed::sign(&key(n), Record::Contact(contact))
 }
