@@ -4,13 +4,12 @@
 
 use std::time::Duration;
 
-use potluck_peer::{Battery, Event, Reading};
+use potluck_peer::{Battery, Event, Reading, Rules};
 use potluck_unit::Time;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Watcher;
 use crate::hub::{Hub, Input, clock};
-use crate::node::programs;
 use crate::sensors::{Measured, Sensors};
 use crate::traffic::Traffic;
 
@@ -107,6 +106,11 @@ pub(crate) fn bare_reading(measured: Measured, traffic: &Traffic) -> Reading {
         today_bytes: traffic.today().both(),
         month_bytes: traffic.month().both(),
     }
+}
+
+/// The names of programs that the rules ask for.
+pub(crate) fn programs(rules: &Rules) -> Vec<String> {
+    rules.programs().into_iter().map(str::to_owned).collect()
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::config::{Config, Require, Watcher};
 use crate::control::{self, Control};
 use crate::hub::{Hub, Input, JoinState, Parts, clock, replay};
-use crate::lender::{Lender, bare_reading};
+use crate::lender::{Lender, bare_reading, programs};
 use crate::net::{BindError, BlobSource, Grid, Net, NetEvent};
 use crate::options::Options;
 use crate::sensors::{Places, Sensors};
@@ -250,11 +250,6 @@ fn rules_of_who_lends_nothing(rules: &Rules) -> Rules {
     bare.base.download_per_s = rules.base.download_per_s.or(bare.base.download_per_s);
     bare.disk_bytes = rules.disk_bytes;
     bare
-}
-
-/// The names of programs that the rules ask for.
-pub(crate) fn programs(rules: &Rules) -> Vec<String> {
-    rules.programs().into_iter().map(str::to_owned).collect()
 }
 
 /// What this node's key cost: nothing among friends, and what was found before in an open grid.
