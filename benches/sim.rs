@@ -116,6 +116,7 @@ fn cases() -> Vec<Case> {
         coarse("coarse-standard-1000", 1000, 100_000, Quality::Standard, 0),
         coarse("coarse-bulk-10000", 10_000, 1_000_000, Quality::Bulk, 0),
         coarse("coarse-bulk-10000-few", 10_000, 100_000, Quality::Bulk, 0),
+        coarse("coarse-bulk-100000-few", 100_000, 1_000_000, Quality::Bulk, 0),
         coarse("coarse-bulk-100-10", 100, 10_000, Quality::Bulk, 100),
         coarse("coarse-bulk-1000-10", 1000, 100_000, Quality::Bulk, 100),
         coarse("coarse-standard-1000-10", 1000, 100_000, Quality::Standard, 100),

@@ -13,8 +13,11 @@ use crate::hub::{Hub, Input, clock};
 use crate::sensors::{Measured, Sensors};
 use crate::traffic::Traffic;
 
-/// How often the machine is looked at. A rule that says no is obeyed within this and a moment.
-const EVERY: Duration = Duration::from_secs(2);
+/// How often the machine is looked at while units run. A rule that says no is obeyed within this and a
+/// moment.
+const EVERY_BUSY: Duration = Duration::from_secs(2);
+/// How often it is while none does: there is nothing to pause, and looking costs something.
+const EVERY_IDLE: Duration = Duration::from_secs(5);
 
 /// What looks at the machine.
 #[derive(Debug)]
@@ -33,11 +36,17 @@ impl Lender {
 
     /// Looks again and again until the loop is gone.
     pub(crate) async fn run(mut self) {
+        let mut every = EVERY_BUSY;
         loop {
-            tokio::time::sleep(EVERY).await;
-            if !(self.reread().await && self.look().await) {
+            tokio::time::sleep(every).await;
+            if !self.reread().await {
                 break;
             }
+            every = match self.look().await {
+                Some(true) => EVERY_BUSY,
+                Some(false) => EVERY_IDLE,
+                None => break,
+            };
         }
     }
 
@@ -60,8 +69,9 @@ impl Lender {
         self.inputs.send(Input::Ask(Box::new(ask))).await.is_ok()
     }
 
-    /// Tells of one look at the machine, and waits until it is taken. False if the loop is gone.
-    async fn look(&mut self) -> bool {
+    /// Tells of one look at the machine, waits until it is taken, and answers whether any slot is busy;
+    /// none if the loop is gone.
+    async fn look(&mut self) -> Option<bool> {
         let measured = self.measure().await;
         let traffic = self.traffic.clone();
         let (sender, done) = oneshot::channel();
@@ -69,9 +79,10 @@ impl Lender {
             let reading = reading(hub.now(), measured, hub, &traffic);
             hub.tell(Event::Reading(reading));
             // Who asked may have gone.
-            let _ = sender.send(());
+            let _ = sender.send(hub.peer().slots_busy() > 0);
         };
-        self.inputs.send(Input::Ask(Box::new(ask))).await.is_ok() && done.await.is_ok()
+        self.inputs.send(Input::Ask(Box::new(ask))).await.ok()?;
+        done.await.ok()
     }
 }
 

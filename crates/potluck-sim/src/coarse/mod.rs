@@ -96,6 +96,8 @@ struct World {
     liars: usize,
     /// Chunks with a dispute, and since when.
     disputes: VecDeque<(u64, u32)>,
+    /// Workers that run nothing.
+    idle: u64,
     /// Work begun, and how much of it for units that were accepted already.
     executed_us: u64,
     audited_us: u64,
@@ -142,6 +144,7 @@ impl World {
             rate: 0.0,
             liars: 0,
             disputes: VecDeque::new(),
+            idle: u64::from(coarse.crowd.workers),
             executed_us: 0,
             audited_us: 0,
             accepted_ms,
@@ -250,9 +253,18 @@ impl World {
         let idle = at.running.is_none();
         match next {
             Some(next) if !idle || next < now + IDLE_MS => self.wake_in(worker, next - now),
-            _ if idle => self.wake_in(worker, IDLE_MS),
+            _ if idle => {
+                let ms = self.idle_ms();
+                self.wake_in(worker, ms);
+            }
             _ => {}
         }
+    }
+
+    /// When who has nothing to do looks again. Where there are many times more of them than units, not
+    /// all need look each time for somebody to find what there is.
+    fn idle_ms(&self) -> u64 {
+        IDLE_MS * (self.idle / (8 * u64::from(self.view.open) + 1)).clamp(1, 20)
     }
 
     /// The next unit to run: what is in hand, then audits, then what is claimed and may start.
@@ -275,6 +287,7 @@ impl World {
             self.audited_us += if self.view.is_accepted(unit) { cost } else { 0 };
         }
         self.at(worker).running = Some((unit, kind, us));
+        self.idle -= 1;
         self.happens_in(us.div_ceil(1000), Happening::Ended(worker));
     }
 
@@ -292,6 +305,7 @@ impl World {
         self.pending -= 1;
         let lies = self.at(worker).running.is_some_and(|(unit, ..)| self.lies(worker, unit));
         let Some((unit, kind, us)) = self.at(worker).running.take() else { return };
+        self.idle += 1;
         let (chunk, bit) = self.view.place(unit);
         let at = self.at(worker);
         at.own_us = Some(at.own_us.map_or(us, |before| u64::midpoint(before, us)));
