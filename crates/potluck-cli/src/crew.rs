@@ -41,7 +41,8 @@ pub(crate) struct Greeting {
 }
 
 /// No rule pauses the demo's workers or slows them down.
-const UNPAUSED: [&str; 7] = [
+const UNPAUSED: [&str; 8] = [
+    "budget.memory=2GiB",
     "budget.upload=unlimited",
     "budget.download=unlimited",
     "budget.others-cpu-max=100",

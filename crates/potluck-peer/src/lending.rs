@@ -31,14 +31,14 @@ pub(crate) struct Lending {
     drained: bool,
 }
 
-/// The memory that one unit can have, in bytes.
+/// The memory that one unit can hold, in bytes, as [`potluck_unit::Limits::held_bytes`] counts it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room(u64);
 
 impl Room {
     /// Whether a unit of a job can't outgrow it.
     pub(crate) fn fits(self, job: &Job) -> bool {
-        job.limits.memory_max_bytes <= self.0
+        job.limits.held_bytes() <= self.0
     }
 }
 
@@ -89,7 +89,7 @@ impl Peer {
         }
         let room = self.room_alone();
         if !room.fits(job) {
-            return Err(Refusal::MemoryTooLarge(job.limits.memory_max_bytes, room.0));
+            return Err(Refusal::MemoryTooLarge(job.limits.held_bytes(), room.0));
         }
         let (needed, left) = (needed_bytes(job), self.lending.now.inputs_max_bytes);
         if !own && !entry.is_ready() && needed > left {
@@ -163,7 +163,7 @@ impl Peer {
     fn memory_of(&self, slot: u16) -> u64 {
         let units = self.runs.on_slot(slot).0.iter();
         let entries = units.filter_map(|assignment| self.board.get(&assignment.job));
-        let most = entries.map(|entry| entry.job().limits.memory_max_bytes).max();
+        let most = entries.map(|entry| entry.job().limits.held_bytes()).max();
         most.map_or(0, |most| most.saturating_add(self.rules().slot_bytes))
     }
 

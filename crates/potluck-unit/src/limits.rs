@@ -42,6 +42,18 @@ impl Limits {
     /// One day: longer units lose too much work when a donor's laptop closes.
     pub const DEADLINE_MAX_MS: u64 = 24 * 3600 * 1000;
 
+    /// The most memory that one unit under these limits holds on a worker, in bytes, beside what runs it:
+    /// its own, and its output on the way. In the sandbox output may grow to twice its size, as may
+    /// files, which are there once more while one of them grows and once as bytes to send. Then they lie
+    /// in memory that sandbox and worker share, and with the worker as they came, decoded, encoded as a
+    /// body and once more while the body is checked.
+    pub fn held_bytes(&self) -> u64 {
+        let (output, out) = (self.output_max_bytes, self.out_max_bytes);
+        let sandbox = output.saturating_mul(2).saturating_add(out.saturating_mul(4));
+        let on_the_way = output.saturating_add(out).saturating_mul(5);
+        self.memory_max_bytes.saturating_add(sandbox).saturating_add(on_the_way)
+    }
+
     /// Whether every cap is one that a worker can be asked for.
     pub fn check(&self) -> Result<(), LimitsError> {
         let both = self.output_max_bytes.saturating_add(self.out_max_bytes);

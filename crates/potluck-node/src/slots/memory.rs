@@ -1,13 +1,14 @@
 //! The account of memory: who may take how much, so that all together stay under the cap.
 //!
 //! A runner is counted with the most that its limits let it take, from before its start until after
-//! its end; a compiler with the limit it is started with; the node itself with [`NODE_BYTES`]. What
+//! its end; a compiler with the limit it is started with; the node itself with [`Rules::NODE_BYTES`]. What
 //! does not fit beside the others waits for its turn, in order, and not for ever.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use potluck_peer::Rules;
 use potluck_unit::Limits;
 
 /// Who has taken how much.
@@ -50,15 +51,7 @@ impl Memory {
 
     /// The most that a runner under these limits takes, with what the node holds for it meanwhile.
     pub(super) fn of_runner(limits: &Limits) -> u64 {
-        let (output, out) = (limits.output_max_bytes, limits.out_max_bytes);
-        // In the child output may grow to twice its size, as may files, which are there once more
-        // while one of them grows and once as bytes to send.
-        let child = output.saturating_mul(2).saturating_add(out.saturating_mul(4));
-        // Then they lie in memory that both share, and in the node as they came, decoded, encoded
-        // as a body and once more while the body is checked.
-        let on_the_way = output.saturating_add(out).saturating_mul(5);
-        let rest = child.saturating_add(on_the_way).saturating_add(CHILD_BYTES);
-        limits.memory_max_bytes.saturating_add(rest)
+        limits.held_bytes().saturating_add(Rules::SLOT_BYTES)
     }
 
     /// What a compiler may take: half, so that one more runs beside it.
@@ -172,15 +165,9 @@ impl State {
 
 /// What a cap on everything leaves for units and compilers.
 pub(super) fn for_units(cap_bytes: u64) -> u64 {
-    cap_bytes.saturating_sub(NODE_BYTES)
+    cap_bytes.saturating_sub(Rules::NODE_BYTES)
 }
 
-/// What the node itself takes: its program, the records of the board, the database's cache, and
-/// blobs on their way. See docs/caps.md for what was measured.
-pub(super) const NODE_BYTES: u64 = 160 << 20;
-/// What a child takes beside its memory and output: a stack of 256 MiB that a deep recursion fills,
-/// an input row there and in the node, the engine, the program and the module's code.
-const CHILD_BYTES: u64 = 320 << 20;
 /// No honest module that was measured needs more to compile.
 const COMPILER_MAX_BYTES: u64 = 2 << 30;
 /// How long memory is waited for. Others then get to run the unit.
@@ -192,7 +179,7 @@ mod tests {
     use super::*;
 
     fn memory(max: u64) -> Memory {
-        Memory::new(NODE_BYTES + max)
+        Memory::new(Rules::NODE_BYTES + max)
     }
 
     fn take(memory: &Memory, slot: u16, bytes: u64) -> Result<(), Refused> {
@@ -246,10 +233,18 @@ mod tests {
         let memory = memory(40);
         (0..4).for_each(|slot| take(&memory, slot, 10).unwrap());
         for (max, expected) in [(40, &[][..]), (39, &[3]), (20, &[3, 2]), (0, &[3, 2, 1, 0])] {
-            memory.set_max(NODE_BYTES + max);
+            memory.set_max(Rules::NODE_BYTES + max);
             assert_eq!(memory.too_many(), expected);
             assert_eq!(memory.is_over(), !expected.is_empty());
         }
+    }
+
+    #[test]
+    fn what_the_peer_takes_fits_here_to_the_byte() {
+        // The peer's rule: what is lent less the node's part and a sandbox's.
+        let limits = Limits { out_max_bytes: 3 << 20, ..Limits::DEFAULT };
+        let least = Rules::NODE_BYTES + Rules::SLOT_BYTES + limits.held_bytes();
+        assert_eq!(Memory::of_runner(&limits), for_units(least));
     }
 
     #[test]

@@ -34,8 +34,8 @@ pub struct Rules {
     pub release_after_ms: u64,
     /// What the node itself takes of `memory` whatever it runs, in bytes.
     pub node_bytes: u64,
-    /// What each busy slot takes of `memory` beside its unit's own memory, in bytes: the sandbox
-    /// process, its code and its output.
+    /// What each busy slot takes of `memory` beside [`potluck_unit::Limits::held_bytes`] of its unit, in
+    /// bytes.
     pub slot_bytes: u64,
     /// `[choice]`: for whom and for what.
     pub choice: Choice,
@@ -140,12 +140,14 @@ const TRAFFIC_MONTH_BYTES: u64 = 40 << 30;
 const IDLE_AFTER_MS: u64 = 3 * 60 * 1000;
 /// Longer than a call or a compilation, shorter than what others should wait for.
 const RELEASE_AFTER_MS: u64 = 10 * 60 * 1000;
-/// A guess: the node says what it has measured.
-const NODE_BYTES: u64 = 64 << 20;
-/// The same.
-const SLOT_BYTES: u64 = 64 << 20;
 
 impl Rules {
+    /// What the node itself takes: its program, the records of the board, the database's cache, and
+    /// blobs on their way. `docs/caps.md` says what was measured.
+    pub const NODE_BYTES: u64 = 160 << 20;
+    /// What a sandbox takes beside its unit: a stack of 256 MiB that a deep recursion fills, an input
+    /// row there and in the node, the engine, the program and the module's code.
+    pub const SLOT_BYTES: u64 = 320 << 20;
     /// A cap that caps nothing.
     pub const UNLIMITED: u64 = u64::MAX;
     /// `[[budget.at]]` sections that count: nobody writes more than a few.
@@ -235,8 +237,8 @@ impl Default for Rules {
             traffic_month_bytes: TRAFFIC_MONTH_BYTES,
             idle_after_ms: IDLE_AFTER_MS,
             release_after_ms: RELEASE_AFTER_MS,
-            node_bytes: NODE_BYTES,
-            slot_bytes: SLOT_BYTES,
+            node_bytes: Rules::NODE_BYTES,
+            slot_bytes: Rules::SLOT_BYTES,
             choice: Choice::default(),
         }
     }

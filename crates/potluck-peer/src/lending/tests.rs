@@ -250,19 +250,22 @@ fn units_run_together_only_as_far_as_their_memory_limits_fit() {
         (rules.node_bytes, rules.slot_bytes) = (mib(50), mib(25));
         rules
     };
+    // With seven times the output's limit, for its ways through sandbox and node.
+    let one = 25 + (Limits { memory_max_bytes: mib(100), ..Limits::DEFAULT }.held_bytes() >> 20);
+    assert_eq!(one, 25 + 100 + 7 * 16);
     let slots = |memory: u64| {
         let mut peer = lender(3, with(memory));
         let (id, actions) = given(&mut peer, &job(100, mib(100), ""));
         (runs(&actions).len(), peer.choice(&id).unwrap().is_ok())
     };
-    assert_eq!(slots(50 + 3 * 125), (3, true));
-    assert_eq!(slots(50 + 3 * 125 - 1), (2, true));
-    assert_eq!(slots(50 + 125), (1, true));
-    assert_eq!(slots(50 + 125 - 1), (0, false));
+    assert_eq!(slots(50 + 3 * one), (3, true));
+    assert_eq!(slots(50 + 3 * one - 1), (2, true));
+    assert_eq!(slots(50 + one), (1, true));
+    assert_eq!(slots(50 + one - 1), (0, false));
     let mut peer = lender(3, with(1000));
     let (_, actions) = given(&mut peer, &job(100, mib(100), ""));
     assert_eq!(runs(&actions).len(), 3);
-    let fewer = handle(&mut peer, LATER, Event::Rules(Box::new(with(50 + 125))));
+    let fewer = handle(&mut peer, LATER, Event::Rules(Box::new(with(50 + one))));
     assert_eq!(stops(&fewer), [1, 2], "less memory is lent than they may take");
 }
 
